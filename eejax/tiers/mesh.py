@@ -91,7 +91,7 @@ def cast_varying(tree: PyTree, axes: Sequence[str]) -> PyTree:
     """
 
     def cast(x):
-        missing = tuple(a for a in axes if a not in jax.typeof(x).vma)
+        missing = tuple(a for a in axes if a not in jax.typeof(x).manual_axis_type.varying)
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(cast, tree)

@@ -1,0 +1,249 @@
+"""The command line ``eejax``.
+
+Whatever the user can put right (a misspelt field, missing data, a folder in use) is one line on
+standard error and exit code 2; an error inside eejax is a traceback and exit code 1. A run stopped
+by a signal exits with 128 plus its number, as shells expect.
+"""
+
+import argparse
+import difflib
+import dis
+import importlib
+import inspect
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+ROOMS = (
+    "tiers", "wire", "models", "data", "partition", "transfer", "cotrain", "coinfer", "coupdate",
+)  # fmt: skip
+
+COMMANDS = {"run": (), "data": ("list", "prepare", "import"), "report": (), "methods": ROOMS}
+
+EXAMPLES = """\
+examples:
+  eejax run configs/lifecycle_mnist.py:tiny          the whole life cycle in seconds
+  eejax run configs/lifecycle_mnist.py --help        every field of a config
+  eejax run configs/lifecycle_mnist.py --config.seed=1 --workdir runs/seed1
+  eejax run configs/lifecycle_mnist.py --resume      goes on with the newest run
+  eejax data import fashion_mnist ~/idx_files        files downloaded by hand
+  eejax report runs/seed1                            writes report.html again
+  eejax methods cotrain                              what there is to train with
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      argv: arguments; those of the process if None.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      SystemExit: after ``--help``, and with code 2 for arguments that cannot be parsed.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    _suggest(parser, argv)
+    args, args.overrides = parser.parse_known_args(argv)
+    if args.overrides and args.command is not _run:
+        parser.error(f"unknown argument {args.overrides[0]!r}")
+    try:
+        return args.command(args)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except Exception as error:
+        if os.environ.get("EEJAX_TRACEBACK") == "1" or not _is_for_user(error):
+            raise
+        _complain(str(error))
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="eejax",
+        description="End-edge-cloud collaborative deep learning in JAX.",
+        epilog=EXAMPLES + "\nEEJAX_TRACEBACK=1 shows where an error message comes from.",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Callable, text: str, **kwargs) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=formatter, allow_abbrev=False,
+            **kwargs,
+        )  # fmt: skip
+        sub.set_defaults(command=command)
+        return sub
+
+    run = add(
+        "run",
+        _run,
+        "Runs an experiment.",
+        add_help=False,
+        usage="eejax run [-h] CONFIG [--workdir DIR] [--resume] [--tensorboard] [--quiet]\n"
+        "                 [--config.FIELD=VALUE ...]",
+        epilog="`eejax run CONFIG --help` lists the fields of a config.\n"
+        "After a kill, `--resume` with the same CONFIG and fields ends bit-identical\n"
+        "to an unbroken run.",
+    )
+    run.add_argument("config", metavar="CONFIG", nargs="?", help="path/x.py, or path/x.py:tiny")
+    run.add_argument("--workdir", type=Path, metavar="DIR",
+                     help="run folder (default: runs/<config>/<date and time>)")  # fmt: skip
+    run.add_argument("--resume", action="store_true",
+                     help="go on with the run in DIR, or with the newest of CONFIG")  # fmt: skip
+    run.add_argument("--tensorboard", action="store_true", help="write TensorBoard events too")
+    run.add_argument("--quiet", action="store_true", help="show no progress")
+    run.add_argument("-h", "--help", action="store_true", dest="help",
+                     help="show this help, and with a CONFIG its fields")  # fmt: skip
+    run.set_defaults(run_parser=run)
+
+    data = add("data", _data, "Lists, prepares or imports data sets.")
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of data sets")
+    actions.add_parser("list", parents=[place], help="data sets that can be loaded now")
+    prepare = actions.add_parser("prepare", parents=[place], help="download and prepare with TFDS")
+    prepare.add_argument("name", metavar="NAME", help="TFDS name, such as fashion_mnist")
+    imports = actions.add_parser("import", parents=[place], help="take in IDX files")
+    imports.add_argument("name", metavar="NAME", help="name to load the set by")
+    imports.add_argument("directory", type=Path, metavar="DIR", help="folder of the four files")
+
+    report = add("report", _report, "Writes report.html of a run again.")
+    report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
+
+    methods = add("methods", _methods, "Lists what each room offers, with its paper.")
+    methods.add_argument("room", metavar="ROOM", nargs="?", choices=ROOMS, help=", ".join(ROOMS))
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.help:
+        args.run_parser.print_help()
+        if args.config is None:
+            return 0
+        args.overrides = ["--help"]
+    elif args.config is None:
+        args.run_parser.error("CONFIG is missing, such as configs/lifecycle_mnist.py")
+    else:
+        options = ["--workdir", "--resume", "--tensorboard", "--quiet"]
+        for word in args.overrides:
+            if word.startswith("--") and not word.startswith("--config."):
+                _unknown(args.run_parser, word, options)
+
+    from eejax.experiment.config import config_name, load_config
+    from eejax.experiment.context import open_context
+    from eejax.experiment.signals import Interrupted
+    from eejax.experiment.workdir import new_root, newest_root
+
+    config, run = load_config(args.config, args.overrides)
+    name = config_name(args.config)
+    root = args.workdir or (newest_root(name) if args.resume else new_root(name))
+    try:
+        with open_context(
+            config, root, resume=args.resume, tensorboard=args.tensorboard, quiet=args.quiet
+        ) as context:
+            context.progress.say(f"run folder: {root}")
+            run(config, context)
+    except Interrupted as stop:
+        saved = "nothing saved yet" if stop.saved is None else f"saved step {stop.saved}"
+        again = ["eejax", "run", args.config, "--workdir", str(root), "--resume", *args.overrides]
+        _complain(f"{stop}; {saved}; go on with: {shlex.join(again)}")
+        return 128 + stop.signum
+    return 0
+
+
+def _data(args: argparse.Namespace) -> int:
+    from eejax import data
+
+    console = Console(highlight=False)
+    if args.action == "list":
+        console.print(data.list_datasets(args.data_dir))
+    elif args.action == "prepare":
+        console.print(data.prepare(args.name, args.data_dir))
+    else:
+        console.print(data.import_idx(args.name, args.directory, args.data_dir))
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    if not args.run_dir.is_dir():
+        raise FileNotFoundError(f"no run folder {str(args.run_dir)!r}")
+    from eejax.experiment.report import write_report
+
+    print(write_report(args.run_dir))
+    return 0
+
+
+def _methods(args: argparse.Namespace) -> int:
+    table = Table("room", "name", "what it is", "reference")
+    for room in [args.room] if args.room else ROOMS:
+        module = importlib.import_module(f"eejax.{room}")
+        for name in getattr(module, "__all__", ()):
+            function = getattr(module, name)
+            if inspect.isfunction(function):
+                text = inspect.getdoc(function) or ""
+                table.add_row(room, name, escape(text.partition("\n")[0]), escape(_paper(text)))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def _paper(docstring: str) -> str:
+    """Finds the section ``References:`` of a docstring, as one line."""
+    found = re.search(r"^References:\n((?:[ \t]+\S.*\n?|\n)+)", docstring, re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
+
+
+def _is_for_user(error: Exception) -> bool:
+    """Tells a message to the user from a bug.
+
+    An error of the file system is the user's, and so is one that eejax or a config file raises by
+    a ``raise`` statement of its own. A ValueError that comes out of a library is a bug.
+    """
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, ValueError | ImportError):
+        return False
+    innermost = error.__traceback__
+    while innermost.tb_next:
+        innermost = innermost.tb_next
+    frame = innermost.tb_frame
+    ours = frame.f_globals.get("__name__", "").startswith(("eejax.", "eejax_config_"))
+    return ours and frame.f_code.co_code[innermost.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _suggest(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Names the nearest command for a misspelt one, which argparse does not."""
+    if argv and not argv[0].startswith("-"):
+        if argv[0] not in COMMANDS:
+            _unknown(parser, argv[0], list(COMMANDS))
+        choices = COMMANDS[argv[0]]
+        if choices and argv[1:] and not argv[1].startswith("-") and argv[1] not in choices:
+            _unknown(parser, argv[1], choices)
+
+
+def _unknown(parser: argparse.ArgumentParser, word: str, choices: Sequence[str]) -> None:
+    near = difflib.get_close_matches(word.partition("=")[0], choices, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
+    parser.error(f"unknown argument {word!r}; {hint}")
+
+
+def _complain(message: str) -> None:
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold red]eejax:[/] {escape(message)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+import json
+import shlex
+import subprocess
+import sys
+import types
+
+import pytest
+
+from eejax.experiment import cli
+from eejax.experiment.cli import main
+
+SOURCE = '''
+import dataclasses
+import os
+import signal
+
+
+@dataclasses.dataclass
+class Config:
+    rounds: int = 3
+    """Rounds between edge and cloud."""
+    act: str = "finish"
+
+
+def get_config(arg=None):
+    if arg not in (None, "tiny"):
+        raise ValueError(f"unknown argument {arg!r}; choose from tiny")
+    return Config(rounds=1) if arg else Config()
+
+
+def run(config, context):
+    if config.act == "message":
+        raise ValueError("topology has no [edge]")
+    if config.act == "bug":
+        int("not a number")
+    if config.act == "library":
+        import numpy
+        numpy.zeros(3).reshape(2)
+    if config.act == "missing":
+        open("nowhere.toml")
+    if config.act == "keyboard":
+        raise KeyboardInterrupt
+    if config.act in ("SIGTERM", "SIGINT"):
+        os.kill(os.getpid(), getattr(signal, config.act))
+        context.stop.check(saved=7)
+    context.workdir.write_json("summary.json", {"rounds": config.rounds, "resume": context.resume})
+    return {}
+'''
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EEJAX_TRACEBACK", raising=False)
+    path = tmp_path / "life cycle.py"
+    path.write_text(SOURCE)
+    return path.name
+
+
+def summary(root):
+    return json.loads((root / "summary.json").read_text())
+
+
+def code(*argv):
+    """Exit code, whether returned or raised."""
+    try:
+        return main(argv)
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_run_in_a_folder_of_its_own_and_resume_the_newest(config, tmp_path, capsys):
+    assert code("run", config, "--config.rounds=5") == 0
+    (root,) = (tmp_path / "runs" / "life_cycle").iterdir()
+    assert summary(root) == {"rounds": 5, "resume": False}
+    assert str(root.relative_to(tmp_path)) in capsys.readouterr().out
+    assert code("run", config, "--resume", "--config.rounds=5") == 0
+    assert summary(root) == {"rounds": 5, "resume": True}
+    assert code("run", f"{config}:tiny") == 0
+    assert len(list((tmp_path / "runs").glob("life_cycle*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["rnu"], "unknown argument 'rnu'; did you mean run?"),
+        (["data", "improt"], "unknown argument 'improt'; did you mean import?"),
+        (["methods", "cotrian"], "unknown argument 'cotrian'; did you mean cotrain?"),
+        (["methods", "cotrain", "--al"], "unknown argument '--al'"),
+        (["run"], "CONFIG is missing, such as"),
+        (["run", "@", "--resme"], "unknown argument '--resme'; did you mean --resume?"),
+        (["run", "life.py"], "no config file 'life.py'; did you mean life cycle.py?"),
+        (["run", "@:tinny"], "@:tinny: unknown argument 'tinny'; choose from tiny"),
+        (["run", "@", "--config.ruonds=3"], "--config.rounds INT"),
+        (["run", "@", "--config.rounds=x"], "invalid literal for int"),
+        (["run", "@", "extra"], "Unrecognized options: extra"),
+        (["run", "@", "--resume"], "no run in runs/life_cycle to resume"),
+        (["run", "@", "--workdir", "."], "is not empty; add --resume"),
+        (["run", "@", "--workdir", ".", "--resume"], "is no run folder"),
+        (["run", "@", "--workdir", "@"], "is a file"),
+        (["run", "@", "--config.act=message"], "eejax: topology has no [edge]"),
+        (["run", "@", "--config.act=missing"], "No such file or directory: 'nowhere.toml'"),
+        (["report", "nowhere"], "no run folder 'nowhere'"),
+    ],
+)
+def test_what_the_user_can_put_right_is_a_line_and_code_2(config, capsys, argv, words):
+    assert code(*(word.replace("@", config) for word in argv)) == 2
+    error = capsys.readouterr().err
+    assert words.replace("@", config) in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("act", ["bug", "library"])
+def test_bugs_are_not_hidden(config, act):
+    with pytest.raises(ValueError, match=r"invalid literal|cannot reshape"):
+        main(["run", config, f"--config.act={act}"])
+
+
+def test_the_source_of_a_message_can_be_seen(config, monkeypatch):
+    monkeypatch.setenv("EEJAX_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="topology has no"):
+        main(["run", config, "--config.act=message"])
+
+
+@pytest.mark.parametrize(("act", "expected"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_stopped_run_says_how_to_go_on(config, tmp_path, capsys, act, expected):
+    argv = ["run", config, "--workdir", "run 1", f"--config.act={act}"]
+    assert code(*argv) == expected
+    error = capsys.readouterr().err.strip()
+    start, _, command = error.partition("; go on with: ")
+    assert start == f"eejax: stopped by {act}; saved step 7"
+    assert shlex.split(command) == ["eejax", *argv[:-1], "--resume", argv[-1]]
+    # The command is accepted: same folder, same fields.
+    assert code(*shlex.split(command)[1:]) == expected
+
+
+def test_ctrl_c_outside_of_a_safe_point(config, capsys):
+    assert code("run", config, "--config.act=keyboard") == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_resume_refuses_a_changed_config(config, capsys):
+    assert code("run", config, "--workdir", "r") == 0
+    assert code("run", config, "--workdir", "r", "--resume", "--config.rounds=9") == 2
+    assert "rounds was 3 and is 9" in capsys.readouterr().err
+
+
+def test_help_of_the_program_and_of_a_config(config, capsys):
+    assert code("--help") == 0
+    assert "examples:" in capsys.readouterr().out
+    assert code("run", "--help") == 0
+    assert "--workdir DIR" in capsys.readouterr().out
+    assert code("run", f"{config}:tiny", "--help") == 0
+    text = capsys.readouterr().out
+    assert "--workdir DIR" in text
+    assert "Rounds between edge and cloud. (default: 1)" in text
+
+
+def test_help_does_not_load_jax():
+    program = (
+        "import sys; from eejax.experiment.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE).returncode == 0
+
+
+def test_report_prints_where_it_is(tmp_path, monkeypatch, capsys):
+    fake = types.ModuleType("eejax.experiment.report")
+    fake.write_report = lambda run_dir: run_dir / "report.html"
+    monkeypatch.setitem(sys.modules, "eejax.experiment.report", fake)
+    assert code("report", str(tmp_path)) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+
+
+def ewc(strength):
+    """Keeps weights near the old ones [params].
+
+    References:
+      Kirkpatrick et al, `Overcoming catastrophic
+      forgetting`, 2017.
+
+    Returns:
+      A Continual.
+    """
+
+
+def test_methods_lists_functions_with_their_papers(monkeypatch, capsys):
+    room = types.ModuleType("eejax.coupdate")
+    room.ewc, room.Ewc, room.__all__ = ewc, type, ["ewc", "Ewc"]
+    monkeypatch.setitem(sys.modules, "eejax.coupdate", room)
+    monkeypatch.setenv("COLUMNS", "150")
+    assert code("methods", "coupdate") == 0
+    text = capsys.readouterr().out
+    assert "Keeps weights near the old ones [params]." in text
+    assert "Kirkpatrick et al, `Overcoming catastrophic forgetting`, 2017." in text
+    assert "Ewc" not in text
+
+
+def test_a_method_without_a_paper_has_an_empty_reference():
+    assert cli._paper("One line.\n\nReturns:\n  x") == ""
