@@ -181,6 +181,19 @@ class Continual(NamedTuple):
     batch: Callable[..., tuple[PyTree, PyTree]] = _same_batch
 
 
+class DriftDetector(NamedTuple):
+    """Tells when the data of a deployed model have changed.
+
+    Attributes:
+      init: ``(reference [n]) -> state`` from values seen while all was well.
+      update: ``(state, values [m]) -> (state, metrics)``: takes the next values in their order;
+        ``metrics["alarm"]`` is a bool and ``metrics["statistic"]`` what the alarm compares.
+    """
+
+    init: Callable[..., PyTree]
+    update: Callable[..., tuple[PyTree, dict]]
+
+
 class Compressor(NamedTuple):
     """A way to make a model smaller; its state lives inside the optimiser state.
 

@@ -21,6 +21,7 @@ FIELDS = {
     "Knowledge": ("logits", "features", "prototypes", "class_mask"),
     "Distiller": ("init", "apply"),
     "Continual": ("init", "loss_term", "transform", "after_step", "after_task", "batch"),
+    "DriftDetector": ("init", "update"),
     "Compressor": ("init", "apply", "update", "export"),
     "Peft": ("init", "join"),
 }

@@ -30,6 +30,17 @@ def _device(name: str, **fields) -> Device:
 
 _DEVICES = (
     _device(
+        "microcontroller",
+        peak_flops_per_s=0.96e9,
+        memory_bandwidth_bytes_per_s=1e9,
+        memory_bytes=2**20,
+        idle_w=0.1,
+        busy_w=0.5,
+        overhead_s=1e-4,
+        source="STM32H7 class, 1 Cortex-M7 x 480 MHz x 2 FLOP/cycle (one FMA), 1 MB SRAM; memory "
+        f"bandwidth (the bus peaks at 1.92 GB/s) and power without radio: {_TYPICAL}",
+    ),
+    _device(
         "raspberry_pi_3",
         peak_flops_per_s=38.4e9,
         memory_bandwidth_bytes_per_s=2e9,

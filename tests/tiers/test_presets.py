@@ -20,6 +20,13 @@ def test_published_bandwidths():
     assert uplinks == {"hspa_3g": 1.1e6, "lte_4g": 5.85e6, "wifi": 18.88e6}
 
 
+def test_a_microcontroller_sustains_a_quarter_of_one_fma_a_cycle():
+    device = DEVICES["microcontroller"]
+    # 480e6 cycles/s * 2 FLOP / 4.
+    assert (device.flops_per_s, device.memory_bytes) == (240e6, 1_048_576)
+    assert device.overhead_s == 1e-4
+
+
 def test_radio_energy_is_the_published_power_at_full_rate():
     # LTE up: 438.39 mW/Mbps * 5.85 Mbps + 1288.04 mW = 3852.6215 mW, for 5.85e6 / 8 bytes a second.
     assert LINKS["lte_4g"].joules_per_byte_up == pytest.approx(3.8526215 / (5.85e6 / 8))
@@ -29,8 +36,12 @@ def test_radio_energy_is_the_published_power_at_full_rate():
 
 
 def test_tiers_grow_faster_from_end_to_cloud():
-    ends = [DEVICES[n].flops_per_s for n in ("raspberry_pi_3", "raspberry_pi_4", "jetson_nano")]
-    speeds = [*ends, DEVICES["edge_server"].flops_per_s, DEVICES["cloud_gpu"].flops_per_s]
+    names = ("microcontroller", "raspberry_pi_3", "raspberry_pi_4", "jetson_nano")
+    speeds = [
+        *(DEVICES[name].flops_per_s for name in names),
+        DEVICES["edge_server"].flops_per_s,
+        DEVICES["cloud_gpu"].flops_per_s,
+    ]
     assert speeds == sorted(speeds)
 
 

@@ -1,0 +1,192 @@
+"""Trains the clients of one device: the inner loop that all federated engines share."""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from eejax.core import Codec, FederatedAlgorithm
+from eejax.cotrain.rows import Rows
+from eejax.data import client_batches
+from eejax.tiers import EDGE, END, cast_varying
+
+PyTree = Any
+
+
+class ClientStack(NamedTuple):
+    """What clients keep between rounds, stacked.
+
+    Attributes:
+      state: states of the algorithm, ``[edges, ends, ...]``.
+      codec: states of the codec of each client's uploads, ``[edges, ends, ...]``.
+    """
+
+    state: PyTree
+    codec: PyTree
+
+
+class Sums(NamedTuple):
+    """Weighted sums over the clients of each edge server, on one device.
+
+    Attributes:
+      upload: sum of sample count times upload, ``[edges, ...]``.
+      weight: sum of sample counts, ``[edges]``.
+      metrics: sum of sample count times metric, scalars.
+    """
+
+    upload: PyTree
+    weight: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+def stack_clients(
+    algorithm: FederatedAlgorithm, params: PyTree, rows: Rows, codec: Codec
+) -> ClientStack:
+    """Makes the initial state of all clients.
+
+    Args:
+      algorithm: a federated algorithm.
+      params: the global model; also the shape of an upload.
+      rows: the clients.
+      codec: codec of the uploads.
+
+    Returns:
+      States of ``[edges, ends, ...]``; without leaves when nothing is kept.
+    """
+    lead = rows.counts.shape
+    own = ClientStack(algorithm.client_init(params), codec.init(params))
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, lead + x.shape), own)
+
+
+def chunk_size(order: str, clients: int) -> int:
+    """Tells how many clients are trained at the same time on one device.
+
+    Args:
+      order: ``"scan"`` for one after the other, ``"vmap"`` for all, ``"chunk:K"`` for at most K
+        (the largest divisor of ``clients`` up to K), or ``"auto"``: scan on CPU, where it is
+        faster, vmap elsewhere.
+      clients: number of clients on the device.
+
+    Returns:
+      A divisor of ``clients``.
+
+    Raises:
+      ValueError: the order is none of these.
+
+    Example:
+      >>> [chunk_size(order, 12) for order in ("scan", "vmap", "chunk:5")]
+      [1, 12, 4]
+    """
+    found = re.fullmatch(r"(auto|scan|vmap)|chunk:([1-9]\d*)", order)
+    if not found:
+        raise ValueError(f"clients {order!r} is none of auto, scan, vmap, chunk:K with K >= 1")
+    if order == "auto":
+        order = "scan" if jax.default_backend() == "cpu" else "vmap"
+    most = {"scan": 1, "vmap": clients}.get(order) or int(found[2])
+    return max(k for k in range(1, min(most, clients) + 1) if clients % k == 0)
+
+
+def train_clients(
+    algorithm: FederatedAlgorithm,
+    codec: Codec,
+    broadcast: PyTree,
+    stack: ClientStack,
+    rows: Rows,
+    data: PyTree,
+    start: jax.Array,
+    key: jax.Array,
+    *,
+    steps: int,
+    batch: int,
+    order: str,
+) -> tuple[Sums, ClientStack]:
+    """Trains every client row of this device and sums up what they send; inside `jax.shard_map`.
+
+    Uploads pass the codec one client at a time and are added up at once, so memory holds as many
+    models as are trained at the same time, not as there are clients.
+
+    Args:
+      algorithm: a federated algorithm.
+      codec: codec of the uploads; it must run under tracing.
+      broadcast: what the clients of each edge receive, ``[edges, ...]``.
+      stack: states of the clients here, ``[edges, ends, ...]``.
+      rows: the clients here.
+      data: arrays ``[n, ...]``, all samples.
+      start: local steps that each client has taken before.
+      key: key of the run; clients, batches and rounds fold their numbers in.
+      steps: local steps, k1.
+      batch: samples of a step.
+      order: see `chunk_size`.
+
+    Returns:
+      The sums over the clients of each edge here, and the new states. Rows without samples add
+      nothing and keep their state.
+    """
+    edges, ends = rows.counts.shape
+    k = chunk_size(order, edges * ends)
+
+    def train(edge, own, row):
+        order_key, local_key, codec_key = jax.random.split(jax.random.fold_in(key, row.ids), 3)
+        picked = client_batches(order_key, row.table, row.counts, start, steps, batch)
+        upload, state, metrics = algorithm.local_update(
+            jax.tree.map(lambda b: b[edge], broadcast),
+            own.state,
+            jax.tree.map(lambda a: a[picked], data),
+            jax.random.fold_in(local_key, start),
+        )
+        sent, payload = codec.encode(own.codec, upload, jax.random.fold_in(codec_key, start))
+        some = row.counts > 0
+        new = jax.tree.map(lambda n, o: jnp.where(some, n, o), ClientStack(state, sent), own)
+        # Cut out, not multiplied by 0: an empty row may hold NaN.
+        weight = row.counts.astype(jnp.float32)
+        weighted = jax.tree.map(
+            lambda x: jnp.where(some, weight.astype(x.dtype) * x, 0),
+            (codec.decode(payload), metrics),
+        )
+        return *weighted, weight, new
+
+    def add_chunk(sums, xs):
+        edge, own, row = xs
+        if k == 1:  # No vmap over one client: it would cost speed and change nothing.
+            one = train(*jax.tree.map(lambda x: x[0], xs))
+            uploads, metrics, weights, own = jax.tree.map(lambda x: x[None], one)
+        else:
+            uploads, metrics, weights, own = jax.vmap(train)(edge, own, row)
+        return Sums(
+            jax.tree.map(lambda s, u: s.at[edge].add(u), sums.upload, uploads),
+            sums.weight.at[edge].add(weights),
+            jax.tree.map(lambda s, m: s + m.sum(0), sums.metrics, metrics),
+        ), own
+
+    def chunked(tree):
+        return jax.tree.map(lambda x: x.reshape(-1, k, *x.shape[2:]), tree)
+
+    edge = jnp.broadcast_to(jnp.arange(edges)[:, None], (edges, ends))
+    xs = chunked((edge, stack, rows))
+    one = jax.eval_shape(lambda x: train(*jax.tree.map(lambda a: a[0, 0], x)), xs)
+    none = Sums(
+        jax.tree.map(lambda u: jnp.zeros((edges, *u.shape), u.dtype), one[0]),
+        jnp.zeros(edges),
+        jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), one[1]),
+    )
+    sums, stack = jax.lax.scan(add_chunk, cast_varying(none, (EDGE, END)), xs)
+    return sums, jax.tree.map(lambda x: x.reshape(edges, ends, *x.shape[2:]), stack)
+
+
+def mean_of(total: PyTree, weight: jax.Array) -> PyTree:
+    """Divides weighted sums by the sum of the weights.
+
+    Args:
+      total: sums, shaped ``[...]`` or, with weights of several edges, ``[edges, ...]``.
+      weight: sum of sample counts, a scalar or ``[edges]``.
+
+    Returns:
+      Means of the same shapes; zeros where nobody had a sample.
+    """
+
+    def mean(t):
+        w = jnp.maximum(weight, 1).astype(t.dtype)  # Counts are whole: 1 is below no other weight.
+        return t / w.reshape(w.shape + (1,) * (t.ndim - w.ndim))
+
+    return jax.tree.map(mean, total)

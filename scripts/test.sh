@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# All checks and tests, in the project's own .venv. Arguments go to pytest, such as -m slow.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
+make_venv test
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/lint-imports
+exec .venv/bin/python -m pytest --numprocesses "${TEST_PROCESSES:-2}" "$@"
