@@ -181,7 +181,8 @@ def _make_run(model, rule, codecs, input_codec, batch, *, compact):
         leave, scores = np.zeros((exits, n), bool), np.full((exits, n), np.nan, np.float32)
         nbytes, executed = np.zeros((len(stages), n), np.int64), np.zeros(len(stages), np.int64)
 
-        ids, rows = [np.arange(n)] + [np.arange(0) for _ in stages], [x] + [None for _ in stages]
+        ids, rows = {k: np.arange(0) for k in stages}, {0: x}
+        ids[0] = np.arange(n)
         while waits := [k for k in stages if len(ids[k])]:
             # The furthest full batch goes first, so that little waits; at the end, from the front.
             k = max((k for k in waits if len(ids[k]) >= batch), default=waits[0])
@@ -198,9 +199,10 @@ def _make_run(model, rule, codecs, input_codec, batch, *, compact):
                 logits[exit, who], leave[exit, who], scores[exit, who] = answer
                 if compact:
                     goes_on = ~leave[exit, who]
-            h = np.asarray(h)[: len(who)][goes_on]
-            rows[k + 1] = h if rows[k + 1] is None else np.concatenate([rows[k + 1], h])
-            ids[k + 1] = np.append(ids[k + 1], who[goes_on])
+            if k < stages[-1]:
+                h = np.asarray(h)[: len(who)][goes_on]
+                rows[k + 1] = np.concatenate([rows[k + 1], h]) if k + 1 in rows else h
+                ids[k + 1] = np.append(ids[k + 1], who[goes_on])
         return logits, leave, scores, nbytes, executed
 
     return run

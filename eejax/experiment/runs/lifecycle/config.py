@@ -176,7 +176,7 @@ def tiny() -> Lifecycle:
     return Lifecycle(
         widths=(4, 8, 8),
         data=Data(train="[:600]", test="[:200]", validation=100, memory=40),
-        cotrain=CoTrain(rounds=2, k1=4, batch=8, report_every=1),
+        cotrain=CoTrain(rounds=4, batch=8, report_every=2),
         drift=Drift(severity=90.0, window=30),
-        coupdate=CoUpdate(steps=10, batch=8, replay=8, distil_steps=3),
+        coupdate=CoUpdate(steps=60, batch=8, replay=8, distil_steps=10),
     )

@@ -140,18 +140,18 @@ def _system(setting: Setting) -> Section:
         horizontal=True,
     )
     text = (
-        f"{setting.config.data.name}: {int(setting.past.index.counts.sum())} samples at the devices "
-        f"before the drift and {int(setting.new.index.counts.sum())} after it to learn from, "
-        f"{len(setting.new_validation['y'])} more to choose thresholds by; "
-        f"{len(setting.validation['y'])} for validation and {len(setting.memory['y'])} to replay in "
-        f"the cloud; {len(setting.test['y'])} to test."
+        f"{setting.config.data.name}: {int(setting.past.index.counts.sum())} samples at the "
+        f"devices before the drift and {int(setting.new.index.counts.sum())} after it to learn "
+        f"from, {len(setting.new_validation['y'])} more to choose thresholds by; in the cloud "
+        f"{len(setting.validation['y'])} for validation and {len(setting.memory['y'])} to replay; "
+        f"{len(setting.test['y'])} to test."
     )
     return Section("The system and its data", text, (table,), (figure,))
 
 
 def _training(setting: Setting, results: dict[str, Any]) -> Section:
-    config = setting.config.cotrain
-    history = list(zip(*results["cotrain"]["history"]))
+    config, cotrain = setting.config.cotrain, results["cotrain"]
+    history = list(zip(*cotrain["history"]))
     central = list(zip(*results["central"]["history"]))
     series = {
         f"exit {i}": (list(history[0]), list(accuracy)) for i, accuracy in enumerate(history[1:], 1)
@@ -171,7 +171,7 @@ def _training(setting: Setting, results: dict[str, Any]) -> Section:
     text = (
         f"{config.rounds} rounds of the cloud; edges average every {config.k1} local steps, the "
         f"cloud every {config.k1 * config.k2}. On the modelled system this takes "
-        f"{si(results['cotrain']['modelled_s'], 's')} and {si(results['cotrain']['modelled_j'], 'J')}. "
+        f"{si(cotrain['modelled_s'], 's')} and {si(cotrain['modelled_j'], 'J')}. "
         "The central baseline sees as many samples; each device alone takes as many steps."
     )
     figure = Lines(
@@ -237,6 +237,11 @@ def _inference(setting: Setting, results: dict[str, Any], timing: dict[str, Any]
                 {label: results[n]["exit_fractions"] for n, label in names.items()})  # fmt: skip
     columns = ["", *names.values()]
     found = [results[name] for name in names]
+    story = Bars("Accuracy before the drift, in it, and after the collaborative update.",
+                 "accuracy", list(names.values()),
+                 {"system": [f["accuracy"] for f in found],
+                  **{name: [f["accuracy_by_exit"][i] for f in found]
+                     for i, name in enumerate(exits)}})  # fmt: skip
     rows = [
         ["accuracy of the system", *(f["accuracy"] for f in found)],
         ["final exit for all samples", *(f["accuracy_by_exit"][-1] for f in found)],
@@ -262,7 +267,7 @@ def _inference(setting: Setting, results: dict[str, Any], timing: dict[str, Any]
         f"({timing['devices']} device(s)): early exits take {timing['measured_ratio']:.2f} times "
         "as long as the model without its early exits."
     )
-    return Section("Co-inference", text, (table,), (lines, bars))
+    return Section("Co-inference", text, (table,), (lines, story, bars))
 
 
 def _drift(setting: Setting, results: dict[str, Any]) -> Section:

@@ -112,7 +112,7 @@ def alone_step(setting: Setting):
             coupdate.by_node(alive, np.arange(setting.ends)),
             coupdate.Recipe(
                 _optimiser(setting), config.rounds * config.k1 * config.k2, config.batch, replay=0
-            ),  # fmt: skip
+            ),
             setting.key("alone"),
         )
         of_devices = [
