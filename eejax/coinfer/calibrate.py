@@ -78,7 +78,7 @@ def calibrate(
     scores, correct = _checked(scores, correct)
     exits, n = scores.shape
     cost = np.arange(1.0, exits + 1) if cost is None else np.asarray(cost, float)
-    if cost.shape != (exits,) or not (cost >= 0).all():
+    if cost.shape != (exits,) or not ((cost >= 0) & (cost < np.inf)).all():
         raise ValueError(f"cost must be {exits} numbers >= 0, one for each exit; got {cost}")
     if not 0 <= floor <= 1:
         raise ValueError(f"floor must be in [0, 1], got {floor!r}")

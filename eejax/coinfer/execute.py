@@ -3,7 +3,7 @@
 A sample gets the same bits whatever samples it runs with, and whether execution is compacted or
 masked: both run the same programs, one a stage, always on the same number of rows. A program of
 another size, or one for all stages, may differ in the last bits, as XLA computes in another order
-and fuses over the borders of stages.
+and fuses over the borders of stages; a codec that rounds makes last bits visible.
 """
 
 import functools
@@ -65,8 +65,8 @@ def make_compacted(
         are. Every sample is a message of its own, encoded with a fresh state and no key. A codec
         that runs on the host, such as `deflate`, takes a Python loop.
       input_codec: the same for raw input, if the first stage is not where the data are.
-      batch: rows of every program. Less than this many samples in all save nothing; 1 is how a
-        device serves single requests.
+      batch: rows of every program, so ``run`` on no more samples than this saves a stage only if
+        all have left; 1 is how a device serves single requests.
 
     Returns:
       ``run(params, x [n, ...]) -> Outcome`` for any n >= 1.

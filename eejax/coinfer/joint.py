@@ -23,8 +23,8 @@ def joint_loss(
     Args:
       logits: ``[exits, batch, classes]``, as from `models.all_logits`.
       labels: ``[batch]``, integers.
-      weights: ``w_n`` of every exit, >= 0; 1/N each if None. BranchyNet itself gives the first
-        exit 1 and the others 0.3.
+      weights: ``w_n`` of every exit, >= 0; 1/N each if None. The code of BranchyNet uses 1 and
+        0.3.
 
     Returns:
       The loss, a mean over the batch, and metrics ``"loss"``, ``"accuracy_exit1"``,

@@ -30,35 +30,36 @@ def hindsight_saving(reached: Any, flops: Any, full: float | None = None) -> flo
       >>> hindsight_saving(reached=[100, 50], flops=[1e6, 3e6])  # 1 - (100 + 150) / 400.
       0.375
     """
-    return _saving(reached, flops, full)
+    return _saving(reached, flops, reached[0], full)
 
 
-def executed_saving(executed: Any, flops: Any, full: float | None = None) -> float:
-    """Saves 1 - used / total FLOP as the programs ran, samples that only pad a batch included.
+def executed_saving(executed: Any, flops: Any, n: int, full: float | None = None) -> float:
+    """Saves 1 - used / total FLOP as the programs ran, rows that only pad a batch included.
 
-    The total is that of all stages on the batches that the first stage ran. Masked execution saves
-    nothing at all.
+    The total is that of all stages on the samples themselves, so padding counts against early
+    exits: this is never more than the hindsight saving, and negative when padding outweighs it.
 
     Args:
       executed: ``[stages]``, rows that each stage ran, with padding (`Outcome.executed`).
       flops: ``[stages]``, FLOP of one sample in each stage, its exit head included.
+      n: number of samples.
       full: see `hindsight_saving`.
 
     Returns:
       A fraction, at most 1.
 
     Example:
-      >>> executed_saving(executed=[128, 64], flops=[1e6, 3e6])  # 1 - (128 + 192) / 512.
-      0.375
+      >>> round(executed_saving([128, 64], [1e6, 3e6], n=100), 3)  # 1 - (128 + 192) / 400.
+      0.2
     """
-    return _saving(executed, flops, full)
+    return _saving(executed, flops, n, full)
 
 
-def _saving(rows: Any, flops: Any, full: float | None) -> float:
+def _saving(rows: Any, flops: Any, n: int, full: float | None) -> float:
     rows, flops = np.asarray(rows, float), np.asarray(flops, float)
     if rows.shape != flops.shape:
         raise ValueError(f"flops must have one entry for each of {len(rows)} stages, got {flops}")
-    return float(1 - rows @ flops / (rows[0] * (flops.sum() if full is None else full)))
+    return float(1 - rows @ flops / (n * (flops.sum() if full is None else full)))
 
 
 class Seconds(NamedTuple):

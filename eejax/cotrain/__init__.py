@@ -1,10 +1,19 @@
-"""One model, many nodes: federated algorithms and the engines that run them over the tiers."""
+"""One model, many nodes: how a model is trained together over end, edge and cloud."""
 
-from eejax.cotrain.fedavg import ServerState, fedavg
-from eejax.cotrain.flat import Engine, FederatedState, flat
-from eejax.cotrain.hierfavg import hierfavg
-from eejax.cotrain.price import RoundPrice, price_round
-from eejax.cotrain.rows import Rows, place, replicate, rows_of
+from eejax.cotrain.federated import (
+    Engine,
+    FederatedState,
+    RoundPrice,
+    Rows,
+    ServerState,
+    fedavg,
+    flat,
+    hierfavg,
+    place,
+    price_round,
+    replicate,
+    rows_of,
+)
 
 __all__ = [
     "Engine",

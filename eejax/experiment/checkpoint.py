@@ -6,8 +6,12 @@ written under a temporary name, flushed to the disk and renamed at once, so a fo
 name was complete when it got that name. Orbax alone does not notice a flipped byte; the manifest
 does, and the newest step that agrees with its own is restored.
 
-Limits: one process (arrays pass through the memory of the host), and digests guard against
-accidents, not against somebody who rewrites the manifest too. Nothing is unpickled.
+Several processes save and restore together: every array is gathered, process 0 alone touches the
+disk, and on restoring sends what it read to the others. So no shared file system is needed, and a
+step goes to another number of processes and devices.
+
+Limits: all arrays pass through the memory of each host, and digests guard against accidents, not
+against somebody who rewrites the manifest too. Nothing is unpickled.
 """
 
 import hashlib
@@ -15,6 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +28,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from eejax import trees
+from eejax.cotrain.multihost import from_first, to_devices, to_host
 from eejax.experiment.workdir import fsync_path, replace_durable
 
 PyTree = Any
 
 ARRAYS, META, MANIFEST = "arrays", "meta.json", "manifest.json"
 QUARANTINE = "quarantine"
+WRITE_S = 600
 
 
 class Restored(NamedTuple):
@@ -48,8 +55,10 @@ class Restored(NamedTuple):
 def save(directory: Path, step: int, tree: PyTree, meta: Any, keep: int = 2) -> Path:
     """Saves one step, and then deletes the steps before the newest ``keep``.
 
+    Of several processes all must call it; they return when process 0 has written.
+
     Args:
-      directory: folder of the checkpoints.
+      directory: folder of the checkpoints; that of process 0 counts.
       step: number of the step, growing. A step that is already there is left as it is.
       tree: a pytree of JAX arrays (typed keys too) and numpy arrays.
       meta: a JSON value that comes back equal: no tuples, no keys but strings, no NaN.
@@ -61,23 +70,38 @@ def save(directory: Path, step: int, tree: PyTree, meta: Any, keep: int = 2) -> 
     Raises:
       ValueError: a leaf is no array or weakly typed, ``meta`` does not come back equal, or ``keep``
         is below 1.
+      RuntimeError: process 0 has not written within ten minutes.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, is {keep}")
     directory = directory.absolute()
     final = directory / f"{step:08d}"
-    if final.exists():
-        return final
     arrays, text = _to_host(tree), _meta_text(meta)
+    if jax.process_index() == 0 and not final.exists():
+        _write(final, step, arrays, {n: _kind(x) for n, x in _leaves(tree).items()}, text, keep)
+    wait = ocp.multihost.get_barrier_sync_fn()
+    wait(key=f"eejax checkpoint {step}", timeout_ms=1000 * WRITE_S)
+    return final
+
+
+def _write(
+    final: Path,
+    step: int,
+    arrays: dict[str, np.ndarray],
+    kinds: dict[str, str],
+    text: str,
+    keep: int,
+) -> None:
+    directory = final.parent
     _sweep(directory)
     work = directory / f".tmp-{final.name}"
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _orbax() as checkpointer:
         # Orbax refuses arrays without elements; their shape says all about them.
         filled = {name: array for name, array in arrays.items() if array.size}
         checkpointer.save(work / ARRAYS, args=ocp.args.PyTreeSave(filled))
     (work / META).write_text(text, encoding="utf-8")
     manifest = {
-        "arrays": {name: _kind(leaf) for name, leaf in _leaves(tree).items()},
+        "arrays": kinds,
         "files": {name: _fingerprint(work / name) for name in _files(work)},
         "step": step,
     }
@@ -90,7 +114,6 @@ def save(directory: Path, step: int, tree: PyTree, meta: Any, keep: int = 2) -> 
         doomed = directory / f".tmp-old-{old.name}"
         os.replace(old, doomed)
         shutil.rmtree(doomed)
-    return final
 
 
 def restore_newest(
@@ -99,10 +122,11 @@ def restore_newest(
     """Restores the newest step that is whole.
 
     Every step is checked before it is read. A damaged one is named, with its fault, and moved to
-    the folder ``quarantine``. What a killed `save` left behind is removed.
+    the folder ``quarantine``. What a killed `save` left behind is removed. Of several processes all
+    must call it.
 
     Args:
-      directory: folder of the checkpoints.
+      directory: folder of the checkpoints; that of process 0 counts.
       like: a tree of the same structure, shapes and dtypes, such as the initial state. Its leaves
         also tell where the arrays go. All but typed keys may be ``jax.ShapeDtypeStruct``.
       say: called with a line of text for each damaged step.
@@ -113,7 +137,23 @@ def restore_newest(
     Raises:
       ValueError: the step is whole but its arrays are not those of ``like``.
     """
-    directory = directory.absolute()
+    found = _newest_whole(directory.absolute(), say) if jax.process_index() == 0 else None
+    header = json.loads(from_first(json.dumps(found and found[1]).encode()))
+    if header is None:
+        return None
+    leaves = _leaves(like)
+    # Every process compares, so that all refuse.
+    _check_fit(header, {name: _kind(leaf) for name, leaf in leaves.items()})
+    arrays = _read(found[0]) if found else {}
+    placed = [_place(_send(arrays.get(name), leaf), leaf) for name, leaf in leaves.items()]
+    tree = jax.tree.unflatten(jax.tree.structure(like), placed)
+    return Restored(header["step"], tree, header["meta"])
+
+
+def _newest_whole(
+    directory: Path, say: Callable[[str], None]
+) -> tuple[Path, dict[str, Any]] | None:
+    """Finds the newest step that agrees with its manifest; gives its folder, and what it says."""
     _sweep(directory)
     steps = _steps(directory)
     for folder in reversed(steps):
@@ -123,7 +163,8 @@ def restore_newest(
             place = _quarantine(folder)
             say(f"checkpoint {folder.name} is damaged: {fault}; moved it to {place}")
             continue
-        return _read(folder, manifest, like)
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        return folder, {"step": manifest["step"], "arrays": manifest["arrays"], "meta": meta}
     if steps:
         say("no checkpoint is whole: starting anew")
     return None
@@ -174,34 +215,53 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(folder: Path, manifest: dict[str, Any], like: PyTree) -> Restored:
-    leaves = _leaves(like)
-    kinds = {name: _kind(leaf) for name, leaf in leaves.items()}
-    stored = manifest["arrays"]
+def _check_fit(header: dict[str, Any], kinds: dict[str, str]) -> None:
+    stored = header["arrays"]
     for name in [*stored, *(kinds.keys() - stored.keys())]:
         before, now = stored.get(name, "absent"), kinds.get(name, "absent")
         if before != now:
             raise ValueError(
-                f"checkpoint {folder.name} does not fit this run: array {name!r} was {before} and "
-                f"is {now}; was the configuration or the code changed?"
+                f"checkpoint {header['step']:08d} does not fit this run: array {name!r} was "
+                f"{before} and is {now}; was the configuration or the code changed?"
             )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        arrays = checkpointer.restore(folder / ARRAYS, args=ocp.args.PyTreeRestore())
-    placed = [_place(arrays.get(name), leaf) for name, leaf in leaves.items()]
-    tree = jax.tree.unflatten(jax.tree.structure(like), placed)
-    return Restored(manifest["step"], tree, json.loads((folder / META).read_text(encoding="utf-8")))
 
 
-def _place(array: np.ndarray | None, like: Any) -> Any:
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    with _orbax() as checkpointer:
+        return checkpointer.restore(folder / ARRAYS, args=ocp.args.PyTreeRestore())
+
+
+def _orbax() -> ocp.Checkpointer:
+    """Makes what reads and writes arrays for process 0 alone."""
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="eejax"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _send(array: np.ndarray | None, like: Any) -> np.ndarray:
+    """Gives every process the array that process 0 has read, or an array without elements."""
+    data = jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like
+    if 0 in data.shape:
+        return np.empty(data.shape, data.dtype)
+    if jax.process_count() == 1:
+        return array
+    content = from_first(b"" if array is None else array.tobytes())
+    return np.frombuffer(content, data.dtype).reshape(data.shape).copy()
+
+
+def _place(array: np.ndarray, like: Any) -> Any:
     """Puts a restored array where its counterpart in ``like`` is."""
-    if array is None:
-        array = np.empty(like.shape, like.dtype)
     if isinstance(like, np.ndarray | np.generic):
         return array
-    if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-        array = jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
     # An uncommitted array must stay so, or it could not meet arrays on other devices.
-    return jax.device_put(array, like.sharding if getattr(like, "committed", True) else None)
+    sharding = like.sharding if getattr(like, "committed", True) else None
+    if not _is_key(like):
+        return to_devices(array, sharding)
+    # Not device_put, which refuses keys that go to several processes.
+    wrap = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(like))
+    return jax.jit(wrap, out_shardings=sharding)(array)
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
@@ -232,11 +292,13 @@ def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
                 f"leaf {name!r} of a checkpoint is weakly typed, as arrays made of bare Python "
                 "numbers are, and would be promoted differently once restored; give it a dtype"
             )
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
         # Not numpy scalars, which orbax saves but refuses to restore.
-        arrays[name] = np.asarray(leaf)
+        arrays[name] = to_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
     return arrays
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _meta_text(meta: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from eejax.experiment.config import check_same, to_json
 from eejax.experiment.progress import Progress, make_progress
 from eejax.experiment.signals import Stop, catch_signals
-from eejax.experiment.workdir import RunDir, open_run_dir
+from eejax.experiment.workdir import LOCK, RunDir, open_run_dir
 
 CONFIG_FILE = "config.json"
 
@@ -73,4 +73,10 @@ def open_context(
             if resume:
                 progress.say(f"nothing to resume in {workdir.root}: starting anew")
             workdir.write_text(CONFIG_FILE, text)
-        yield Context(workdir, resume, progress, stop, tensorboard)
+        try:
+            yield Context(workdir, resume, progress, stop, tensorboard)
+        except (ValueError, OSError):
+            # Refused before anything was written: the corrected run may use the folder.
+            if not any(p.name not in (CONFIG_FILE, LOCK) for p in workdir.root.iterdir()):
+                stored.unlink()
+            raise

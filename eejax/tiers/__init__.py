@@ -1,5 +1,6 @@
 """End, edge and cloud as data: nodes and links, their cost, their traffic, and the mesh."""
 
+from eejax.tiers.collectives import Collective, Collectives, collectives
 from eejax.tiers.cost import (
     Direction,
     Estimator,
@@ -33,6 +34,8 @@ __all__ = [
     "EDGE",
     "END",
     "LINKS",
+    "Collective",
+    "Collectives",
     "Device",
     "Direction",
     "Estimator",
@@ -46,6 +49,7 @@ __all__ = [
     "by_kind",
     "by_link",
     "cast_varying",
+    "collectives",
     "compute_joules",
     "constant",
     "from_csv",

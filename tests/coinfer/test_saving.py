@@ -11,8 +11,9 @@ def test_hindsight_counts_samples_and_executed_counts_rows():
     # 100 * 1 + 40 * 3 + 10 * 6 = 280 of 1000.
     assert hindsight_saving([100, 40, 10], flops) == pytest.approx(0.72)
     # 128 * 1 + 64 * 3 + 32 * 6 = 512 of 1280.
-    assert executed_saving([128, 64, 32], flops) == pytest.approx(0.6)
-    assert executed_saving([128, 128, 128], flops) == 0
+    # 128 * 1 + 64 * 3 + 32 * 6 = 512 of the 1000 of 100 samples, and 1280 of them.
+    assert executed_saving([128, 64, 32], flops, n=100) == pytest.approx(0.488)
+    assert executed_saving([128, 128, 128], flops, n=100) == pytest.approx(-0.28)
 
 
 def test_against_a_model_without_early_heads_exits_can_cost_more_than_they_save():

@@ -27,7 +27,8 @@ def start(config, folder, *options):
                "--workdir", str(folder), "--resume", *options]  # fmt: skip
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"},
+        # A cache of its own: a kill may leave half a program in it, which must do no harm either.
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "xla"), "COLUMNS": "200"},
     )  # fmt: skip
 
 

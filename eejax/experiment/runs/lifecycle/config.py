@@ -23,7 +23,7 @@ class Data:
     partition: str = "dirichlet:0.5"
     train: str = ""
     test: str = ""
-    validation: int = 400
+    validation: int = 600
     memory: int = 200
     new_share: float = 0.2
 
@@ -94,8 +94,8 @@ class CoInfer:
     placement: str = "one-per-tier"
     objective: str = "latency"
     codec: str = "int8"
-    loss_allowed: float = 0.005
-    margin: float = 0.0
+    loss_allowed: float = 0.003
+    margin: float = 2.5
 
 
 @dataclass
@@ -138,7 +138,7 @@ class CoUpdate:
     batch: int = 32
     replay: int = 32
     learning_rate: float = 1e-3
-    share: float = 0.5
+    share: float = 0.6
     distil_steps: int = 50
     distil_learning_rate: float = 3e-4
     temperature: float = 2.0

@@ -153,7 +153,7 @@ def co_infer(
         "accuracy_oracle": float(coinfer.at_exit(correct, coinfer.oracle(correct)).mean()),
         "exit_fractions": fractions.tolist(),
         "hindsight_saving": coinfer.hindsight_saving(reached, flops),
-        "executed_saving": coinfer.executed_saving(executed, flops),
+        "executed_saving": coinfer.executed_saving(executed, flops, len(y)),
         **partition.summary(priced),
         "link_bytes": [[*pair, nbytes] for pair, nbytes in priced.link_bytes.items()],
         "curve": curve(setting, graph, scores, correct, assignment),

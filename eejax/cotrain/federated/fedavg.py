@@ -1,4 +1,4 @@
-"""FedAvg: clients train for some steps from the same model, the server averages what they changed."""
+"""FedAvg: clients train from the same model, the server averages what they changed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -34,8 +34,8 @@ def fedavg(
 ) -> FederatedAlgorithm:
     """Makes federated averaging.
 
-    Every client k takes its local steps ``w_k <- client_opt(w_k, g_k)`` from the global model w with
-    a fresh optimiser state and uploads ``w_k - w``. The server adds the mean, weighted by the
+    Every client k takes local steps ``w_k <- client_opt(w_k, g_k)`` from the global model w, with a
+    fresh optimiser state, and uploads ``w_k - w``. The server adds the mean, weighted by the
     clients' numbers of samples, to w. That mean is also a pseudo-gradient ``-mean`` for any other
     optimiser, which turns FedAvg into FedOpt.
 

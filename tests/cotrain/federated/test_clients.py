@@ -2,7 +2,7 @@
 
 import pytest
 
-from eejax.cotrain.clients import chunk_size
+from eejax.cotrain.federated.clients import chunk_size
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eejax import trees
 from eejax.core import Codec, FederatedAlgorithm
-from eejax.cotrain.clients import mean_of, stack_clients, train_clients
-from eejax.cotrain.flat import Engine, FederatedState, compile_rounds
-from eejax.cotrain.rows import place, replicate
+from eejax.cotrain.federated.clients import chunk_size, mean_of, stack_clients, train_clients
+from eejax.cotrain.federated.flat import Engine, FederatedState, compile_rounds
+from eejax.cotrain.federated.rows import place, replicate
 from eejax.tiers import EDGE, END, cast_varying
 from eejax.wire import identity
 
@@ -52,13 +52,14 @@ def hierfavg(
       The engine.
 
     Raises:
-      ValueError: ``k1`` or ``k2`` is below 1.
+      ValueError: ``k1`` or ``k2`` is below 1, or the order of the clients is unknown.
 
     References:
       Liu, Zhang, Song and Letaief, Client-Edge-Cloud Hierarchical Federated Learning, 2020.
     """
     if k1 < 1 or k2 < 1:
         raise ValueError(f"k1 and k2 must be at least 1; got k1={k1!r} and k2={k2!r}")
+    chunk_size(clients, 1)  # A wrong order is refused here, not amid a run.
     codec = identity() if codec is None else codec
     edge_codec = identity() if edge_codec is None else edge_codec
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from eejax.core import Codec, FederatedAlgorithm
-from eejax.cotrain.rows import Rows
+from eejax.cotrain.federated.rows import Rows
 from eejax.data import client_batches
 from eejax.tiers import EDGE, END, cast_varying
 

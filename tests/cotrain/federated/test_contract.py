@@ -18,7 +18,7 @@ import pytest
 from eejax import trees
 from eejax.core import FederatedAlgorithm
 from eejax.cotrain import fedavg, flat, hierfavg, replicate, rows_of
-from eejax.cotrain.rows import Rows, place
+from eejax.cotrain.federated.rows import Rows, place
 from eejax.data import client_batches, pack
 from eejax.tiers import three_tier, tier_mesh
 from eejax.wire import affine, topk

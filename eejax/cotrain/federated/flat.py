@@ -12,8 +12,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eejax.core import Codec, FederatedAlgorithm
-from eejax.cotrain.clients import ClientStack, mean_of, stack_clients, train_clients
-from eejax.cotrain.rows import Rows, place, replicate
+from eejax.cotrain.federated.clients import (
+    ClientStack,
+    chunk_size,
+    mean_of,
+    stack_clients,
+    train_clients,
+)
+from eejax.cotrain.federated.rows import Rows, place, replicate
 from eejax.tiers import EDGE, END, cast_varying
 from eejax.wire import identity
 
@@ -73,10 +79,14 @@ def flat(
     Returns:
       The engine.
 
+    Raises:
+      ValueError: the order of the clients is unknown.
+
     References:
       McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data,
       2017.
     """
+    chunk_size(clients, 1)  # A wrong order is refused here, not amid a run.
     codec = identity() if codec is None else codec
 
     def init(params, rows):

@@ -1,0 +1,64 @@
+"""Group normalisation against Flax, and one sample at a time."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eejax.models import GroupNorm
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(2, 3, (3, 5, 4, 8)).astype(np.float32))
+PARAMS = {
+    "scale": jnp.asarray(RNG.normal(size=8).astype(np.float32)),
+    "bias": jnp.asarray(RNG.normal(size=8).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_equals_flax_in_values_and_gradients(groups):
+    @jax.jit
+    def both(params, x):
+        results = []
+        for module in (GroupNorm(groups), nn.GroupNorm(groups, epsilon=1e-5)):
+            y, vjp = jax.vjp(lambda p, x, m=module: m.apply({"params": p}, x), params, x)
+            results.append((y, vjp(jnp.sin(X))))
+        return results
+
+    ours, theirs = both(PARAMS, X)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_golden():
+    # Channels 0 and 1: mean 2, variance 1; channels 2 and 3: mean 20, variance 100.
+    x = jnp.array([[1.0, 3.0, 10.0, 30.0]]).reshape(1, 1, 1, 4)
+    params = {"scale": jnp.array([1.0, 2.0, 3.0, 4.0]), "bias": jnp.array([0.0, 0.0, 0.0, 5.0])}
+    y = GroupNorm(groups=2, epsilon=0).apply({"params": params}, x)
+    np.testing.assert_allclose(y.ravel(), [-1, 2, -3, 9], rtol=1e-6)
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    apply = GroupNorm().apply
+    together = apply({"params": PARAMS}, X)
+    for i in range(3):
+        np.testing.assert_allclose(
+            apply({"params": PARAMS}, X[i : i + 1])[0], together[i], rtol=1e-5
+        )
+
+
+def test_constant_images_give_the_bias_and_finite_gradients():
+    def total(x):
+        y = GroupNorm().apply({"params": PARAMS}, x)
+        return jnp.sum(y), y
+
+    grad, y = jax.grad(total, has_aux=True)(jnp.full((1, 4, 4, 8), 7.0))
+    np.testing.assert_allclose(y[0, 0, 0], PARAMS["bias"], atol=1e-5)
+    assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_groups_must_divide_the_channels(groups):
+    with pytest.raises(ValueError, match=f"groups must divide the channels: {groups} and 8"):
+        GroupNorm(groups).apply({"params": PARAMS}, X)
