@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All checks and tests, in the project's own .venv. Arguments go to pytest, such as -m slow.
 set -euo pipefail
+# shellcheck source=scripts/venv.sh
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 make_venv test
 .venv/bin/ruff check .

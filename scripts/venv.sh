@@ -1,10 +1,11 @@
+# shellcheck shell=bash
 # Makes .venv in the repository and installs the package into it; sourced by the other scripts.
 # Usage: make_venv [EXTRA]
 # PYTHON chooses the interpreter (3.11 or newer; python3 if unset).
 
 make_venv() {
   local extra="${1:-}" python="${PYTHON:-python3}" stamp
-  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  cd "$(dirname "${BASH_SOURCE[0]}")/.." || return
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "eejax needs Python 3.11 or newer; $python is $("$python" -V 2>&1). Set PYTHON." >&2
     return 2

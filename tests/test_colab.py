@@ -23,8 +23,8 @@ def test_there_are_notebooks():
 
 @EVERY
 def test_a_notebook_only_calls_the_package(path):
-    _, cells = read(path)
-    assert len(cells) <= 15
+    notebook, cells = read(path)
+    assert len(notebook.cells) <= 15
     assert all(not cell.outputs for cell in cells), "clear the outputs before you commit"
     for cell in cells:
         code = "\n".join(

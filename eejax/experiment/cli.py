@@ -22,10 +22,18 @@ from rich.markup import escape
 from rich.table import Table
 
 ROOMS = (
-    "tiers", "wire", "models", "data", "partition", "transfer", "cotrain", "coinfer", "coupdate",
+    "tiers", "wire", "models", "data", "partition", "transfer", "cotrain.federated",
+    "cotrain.tensor", "cotrain.pipeline", "cotrain.replica", "cotrain.multihost", "coinfer",
+    "coupdate",
 )  # fmt: skip
 
-COMMANDS = {"run": (), "data": ("list", "prepare", "import"), "report": (), "methods": ROOMS}
+COMMANDS = {
+    "run": (),
+    "data": ("list", "prepare", "import"),
+    "report": (),
+    "methods": (*ROOMS, "cotrain"),
+    "launch": (),
+}
 
 EXAMPLES = """\
 examples:
@@ -36,6 +44,7 @@ examples:
   eejax data import fashion_mnist ~/idx_files        files downloaded by hand
   eejax report runs/seed1                            writes report.html again
   eejax methods cotrain                              what there is to train with
+  eejax launch --processes 2 -- python my_run.py     several processes that find each other
 """
 
 
@@ -125,7 +134,26 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
 
     methods = add("methods", _methods, "Lists what each room offers, with its paper.")
-    methods.add_argument("room", metavar="ROOM", nargs="?", choices=ROOMS, help=", ".join(ROOMS))
+    methods.add_argument("room", metavar="ROOM", nargs="?", choices=COMMANDS["methods"],
+                         help=", ".join(ROOMS))  # fmt: skip
+
+    launch = add(
+        "launch",
+        _launch,
+        "Runs a command in several local CPU processes, and ends all when one fails.",
+        usage="eejax launch --processes N [--devices-per-process K] [--restarts R]\n"
+        "                    [--deadline SECONDS] -- COMMAND ...",
+        epilog="The command joins its peers by eejax.cotrain.multihost.initialize_from_env, such\n"
+        "as `python -m eejax.experiment.runs.multihost_digits --help` does.",
+    )
+    launch.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
+    launch.add_argument("--devices-per-process", type=int, default=1, metavar="K",
+                        help="CPU devices of each (default: 1)")  # fmt: skip
+    launch.add_argument("--restarts", type=int, default=0, metavar="R",
+                        help="how often to start all again after a failure")  # fmt: skip
+    launch.add_argument("--deadline", type=float, metavar="SECONDS", help="for the whole run")
+    launch.add_argument("command_line", nargs=argparse.REMAINDER, metavar="COMMAND",
+                        help="program and arguments, after --")  # fmt: skip
     return parser
 
 
@@ -187,9 +215,22 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _launch(args: argparse.Namespace) -> int:
+    from eejax.experiment.launch import launch
+
+    command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
+    return launch(
+        command,
+        args.processes,
+        devices_per_process=args.devices_per_process,
+        restarts=args.restarts,
+        deadline_s=args.deadline,
+    )
+
+
 def _methods(args: argparse.Namespace) -> int:
     table = Table("room", "name", "what it is", "reference")
-    for room in [args.room] if args.room else ROOMS:
+    for room in (r for r in ROOMS if args.room in (None, r, r.partition(".")[0])):
         module = importlib.import_module(f"eejax.{room}")
         for name in getattr(module, "__all__", ()):
             function = getattr(module, name)

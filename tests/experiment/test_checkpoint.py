@@ -301,7 +301,11 @@ def test_kill_9_at_any_moment_loses_no_finished_step(tmp_path):
             start = child.stdout.readline()
             assert start, "the child found a damaged step or a wrong value"
             assert int(start) >= newest
-            time.sleep(0.1 + rng.uniform(0, 0.3))
+            # One step more, and then at any moment of a later save.
+            following = tmp_path / f"{int(start) + 1:08d}"
+            while not following.exists() and child.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.3))
             child.send_signal(signal.SIGKILL)
         names = [path.name for path in tmp_path.iterdir() if path.name.isdecimal()]
         newest = max(map(int, names), default=0)

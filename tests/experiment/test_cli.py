@@ -199,3 +199,16 @@ def test_methods_lists_functions_with_their_papers(monkeypatch, capsys):
 
 def test_a_method_without_a_paper_has_an_empty_reference():
     assert cli._paper("One line.\n\nReturns:\n  x") == ""
+
+
+def test_launch_starts_processes_and_gives_their_exit_code(capfd):
+    import sys
+
+    program = "import os, sys; print(os.environ['EEJAX_PROCESS_ID']); sys.exit(3)"
+    code = main(
+        ["launch", "--processes", "1", "--deadline", "60", "--", sys.executable, "-c", program]
+    )
+    assert code == 3
+    assert "[0] 0" in capfd.readouterr().out
+    assert main(["launch", "--processes", "0", "--", "true"]) == 2
+    assert "processes" in capfd.readouterr().err

@@ -23,12 +23,13 @@ KILLS, FLIPS = 20, 60
 
 
 def start(config, folder, *options):
+    # A cache of its own: a kill may leave half a program in it, which must do no harm either.
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "xla"), "COLUMNS": "200"}
     command = [sys.executable, "-m", "eejax.experiment.cli", "run", config, "--quiet",
                "--workdir", str(folder), "--resume", *options]  # fmt: skip
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        # A cache of its own: a kill may leave half a program in it, which must do no harm either.
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "xla"), "COLUMNS": "200"},
+        env=os.environ | environment,
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def train(
         local = {"x": images[rows], "y": digits.labels[rows]}
         state, loss = update(state, global_batch(mesh, local))
         done += 1
-        stopping = stop()
+        stopping = any_process(stop())
         if done % save_every == 0 or done == steps or stopping:
             say(f"step {done}: loss {float(loss):.4f}")
             checkpoint.save(folder, done, state, None)

@@ -6,7 +6,7 @@ import pytest
 
 from eejax.cotrain import price_round
 from eejax.tiers import Device, Link, Work, make_tier, make_topology, total_bytes
-from eejax.wire import affine
+from eejax.wire import affine, from_name, serialize
 
 
 def device(flops):
@@ -53,6 +53,15 @@ def test_codecs_change_what_goes_up_only():
     assert total_bytes(price.ledger, "end", "edge") == 3 * 255  # 250 codes, scale and zero point.
     assert total_bytes(price.ledger, "edge", "end") == 3 * 1000
     assert total_bytes(price.ledger, "edge", "cloud") == 2 * 1000
+
+
+def test_the_ledger_counts_what_would_really_be_serialised():
+    params = {"kernel": np.ones((6, 3), np.float32), "bias": np.ones(3, np.float32)}
+    codec = from_name("topk:0.5+int8")
+    price = price_round(make_test_topology(), Work(100.0, 1.0), params, k1=1, k2=1, codec=codec)
+    _, payload = codec.encode(codec.init(params), params, jax.random.key(0))
+    assert total_bytes(price.ledger, "end", "edge") == 3 * len(serialize(payload))
+    assert total_bytes(price.ledger, "edge", "end") == 3 * len(serialize(params))
 
 
 def test_three_tiers_are_needed():

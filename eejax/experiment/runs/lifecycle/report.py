@@ -255,6 +255,10 @@ def _inference(setting: Setting, results: dict[str, Any], timing: dict[str, Any]
         ["energy of the end (modelled)", *(si(f["end_energy"], "J") for f in found)],
         ["energy of all (modelled)", *(si(f["energy"], "J") for f in found)],
         ["bytes of a sample, all links", *(si(f["bytes"], "B") for f in found)],
+        *(
+            [f"{source} to {target}", *(si(f["link_bytes"][i][2], "B") for f in found)]
+            for i, (source, target, _) in enumerate(before["link_bytes"])
+        ),
         ["FLOP saved, in hindsight", *(_percent(f["hindsight_saving"]) for f in found)],
         ["FLOP saved, as executed", *(_percent(f["executed_saving"]) for f in found)],
     ]
