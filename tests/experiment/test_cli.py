@@ -202,8 +202,6 @@ def test_a_method_without_a_paper_has_an_empty_reference():
 
 
 def test_launch_starts_processes_and_gives_their_exit_code(capfd):
-    import sys
-
     program = "import os, sys; print(os.environ['EEJAX_PROCESS_ID']); sys.exit(3)"
     code = main(
         ["launch", "--processes", "1", "--deadline", "60", "--", sys.executable, "-c", program]
