@@ -25,7 +25,7 @@ def conv(
     XLA on CPU runs its native convolution many times slower inside a compiled loop than outside,
     and a `jax.lax.scan` over training steps is such a loop. ``"im2col"`` gathers the patches by
     slices and multiplies them by the kernel in one matrix product, which does not suffer: for a
-    training step of a small network in a scan on one core, ``"native"`` takes 5.5 times as long
+    training step of a small network in a scan on one core, ``"native"`` takes 5 times as long
     (``scripts/bench/conv_in_scan.py``), and more with more channels. The price is memory: patches
     take ``kh * kw / strides**2`` times the bytes of ``x``, and are kept for the backward pass.
 
