@@ -1,6 +1,5 @@
 """The training loop of updating: one compiled program, with the hooks against forgetting."""
 
-import difflib
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import optax
 
 from eejax.core import Continual
 from eejax.data import client_batches
+from eejax.names import suggest
 
 PyTree = Any
 
@@ -105,9 +105,8 @@ def learn(
     def init(params):
         for name in names or ():
             if name not in params:
-                near = difflib.get_close_matches(name, list(params), 1, 0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"trainable {name!r} is none of {', '.join(params)}{hint}")
+                known = ", ".join(params)
+                raise ValueError(f"trainable {name!r} is none of {known}{suggest(name, params)}")
         train, _ = split(params)
         step = jnp.zeros((), jnp.int32)
         return _copy(LearnState(params, tx.init(train), continual.init(train), step))

@@ -3,11 +3,12 @@
 Every function takes the images and a severity in its own unit, and is deterministic.
 """
 
-import difflib
 from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
+
+from eejax.names import suggest
 
 Drift = Callable[[np.ndarray], np.ndarray]
 """``(images) -> images`` of the same shape and dtype."""
@@ -177,9 +178,8 @@ def from_name(name: str, severity: float, seed: int = 0) -> Drift:
       [163, 99, 149, 166]
     """
     if name not in _DRIFTS:
-        near = difflib.get_close_matches(name, _DRIFTS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"drift {name!r} is none of {', '.join(_DRIFTS)}{hint}")
+        known = ", ".join(_DRIFTS)
+        raise ValueError(f"drift {name!r} is none of {known}{suggest(name, _DRIFTS)}")
     function, low, high = _DRIFTS[name]
     if not low <= severity <= high or not np.isfinite(severity):
         raise ValueError(

@@ -1,6 +1,5 @@
 """Data sets by name: what is on this machine and nothing else."""
 
-import difflib
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from eejax.data import embedded, store, tfds_source
 from eejax.data.catalogue import KNOWN
 from eejax.data.source import DataSource, Pool
+from eejax.names import suggest
 
 _PART = re.compile(r"(\w+)(?:\[(-?\d+(?:_\d+)*%?)?:(-?\d+(?:_\d+)*%?)?\])?")
 
@@ -120,8 +120,7 @@ def names(data_dir: str | Path | None = None) -> list[str]:
 
 def unknown(name: str, allowed: list[str]) -> ValueError:
     """Makes the error for a name that no data set has, with the nearest name in it."""
-    near = difflib.get_close_matches(name.lower(), allowed, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = suggest(name.lower(), allowed)
     return ValueError(f"name {name!r} is none of {', '.join(allowed)}{hint}")
 
 

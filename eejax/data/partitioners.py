@@ -4,12 +4,13 @@ A partitioner is ``(labels, clients, seed, ...) -> indices``: for each client th
 samples, int64, in random order. Every sample belongs to exactly one client.
 """
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from eejax.names import suggest
 
 Indices = list[np.ndarray]
 Partitioner = Callable[[Any, int, int], Indices]
@@ -217,10 +218,8 @@ def from_name(text: str) -> Partitioner:
                 return functools.partial(quantity_skew, alpha=_positive(float(alpha)))
     except ValueError as error:
         raise ValueError(f"partitioner {text!r}: {error}") from error
-    near = difflib.get_close_matches(name, {form.partition(":")[0] for form in _FORMS}, 1, 0.5)
-    forms = [form for form in _FORMS if near and form.partition(":")[0] == near[0]]
-    hint = f"; did you mean {forms[0]}?" if forms else ""
-    raise ValueError(f"partitioner {text!r} is none of {', '.join(_FORMS)}{hint}")
+    forms = ", ".join(_FORMS)
+    raise ValueError(f"partitioner {text!r} is none of {forms}{suggest(name, _FORMS)}")
 
 
 def _positive(value: float) -> float:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eejax.names import suggest
 from eejax.partition.graph import LayerGraph, check
 from eejax.tiers.cost import compute_joules, roofline, transfer_joules, transfer_seconds
-from eejax.tiers.nodes import suggest
 from eejax.tiers.topology import Topology
 
 Assignment = Sequence[int | str]

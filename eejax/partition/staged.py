@@ -8,9 +8,9 @@ import jax
 from eejax import trees
 from eejax.core import Codec, StagedModel
 from eejax.models.staged import owned, run_stage
+from eejax.names import suggest
 from eejax.partition.graph import Layer, LayerGraph, Tensor, check
 from eejax.tiers.cost import work_of
-from eejax.tiers.nodes import suggest
 from eejax.wire.identity import identity
 from eejax.wire.size import abstract_nbytes
 

@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from eejax.tiers.nodes import Device, Link, fields_of, repeat, stack, suggest
+from eejax.names import suggest
+from eejax.tiers.nodes import Device, Link, fields_of, repeat, stack
 from eejax.tiers.presets import DEVICES, LINKS, three_tier
 from eejax.tiers.topology import Tier, Topology, make_tier
 

@@ -4,9 +4,8 @@ The same classes describe one node or many: a field is a number, or an array ``[
 million end devices are eight arrays. Numbers are checked when they are stored, and never change.
 """
 
-import difflib
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
@@ -209,24 +208,6 @@ def same_fields(a: Any, b: Any) -> bool:
         return np.array_equal(x, y) if arrays else x == y
 
     return all(same(x, y) for x, y in zip(fields_of(a).values(), fields_of(b).values()))
-
-
-def suggest(name: str, names: Iterable[str]) -> str:
-    """Words the end of an error message about an unknown name.
-
-    Args:
-      name: the unknown name.
-      names: the known ones.
-
-    Returns:
-      A question that holds the nearest of ``names``, or nothing when none is near.
-
-    Example:
-      >>> suggest("wifi6", ["wifi", "lan"])
-      "; did you mean 'wifi'?"
-    """
-    near = difflib.get_close_matches(name, list(names), 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _at(name: str, value: Any, i: int) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from eejax.tiers.nodes import Device, Link, fields_of, stack, suggest
+from eejax.names import suggest
+from eejax.tiers.nodes import Device, Link, fields_of, stack
 from eejax.tiers.topology import Topology, make_tier, make_topology
 
 _SUSTAINED = 0.25  # Of the peak; a rule of thumb for networks at small batches.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eejax.tiers.nodes import Device, Link, count, repeat, same_fields, stack, suggest, take
+from eejax.names import suggest
+from eejax.tiers.nodes import Device, Link, count, repeat, same_fields, stack, take
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

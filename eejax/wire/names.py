@@ -1,10 +1,9 @@
 """Codecs by name, for configs and the command line."""
 
-import difflib
-
 import jax.numpy as jnp
 
 from eejax.core import Codec
+from eejax.names import suggest
 from eejax.wire.affine import affine
 from eejax.wire.cast import cast
 from eejax.wire.chain import chain
@@ -62,7 +61,5 @@ def _one(part: str, text: str) -> Codec:
                 return deflate(int(level))
     except ValueError as error:
         raise ValueError(f"codec {part!r} in {text!r}: {error}") from error
-    near = difflib.get_close_matches(name, {form.partition(":")[0] for form in _FORMS}, 1, 0.5)
-    forms = [form for form in _FORMS if near and form.partition(":")[0] == near[0]]
-    hint = f"; did you mean {' or '.join(forms)}?" if forms else ""
+    hint = suggest(name, _FORMS)
     raise ValueError(f"codec {part!r} in {text!r} is none of {', '.join(_FORMS)}{hint}")

@@ -142,7 +142,11 @@ LARGE = struct.pack(">4I", 0x803, 2**20, 2**5, 2**5)
         (IMAGES, gzip.compress(LARGE, mtime=0), "is cut short"),
         (IMAGES, gzip.compress(GOOD[IMAGES], mtime=0)[:-9], "is a damaged gzip file"),
         (IMAGES, gzip.compress(GOOD[IMAGES], mtime=0)[:-4] + b"1234", "is a damaged gzip file"),
-        (IMAGES, gzip.compress(GOOD[IMAGES], mtime=0)[:10] + b"\xff" * 99, "is a damaged gzip file"),
+        (
+            IMAGES,
+            gzip.compress(GOOD[IMAGES], mtime=0)[:10] + b"\xff" * 99,
+            "is a damaged gzip file",
+        ),
         (IMAGES, gzip.compress(GOOD[IMAGES] + b"\0", mtime=0), "has trailing bytes"),
         (IMAGES, gzip.compress(GOOD[IMAGES], mtime=0) + b"junk", "is a damaged gzip file"),
         (LABELS, encode(np.arange(5)), "images-idx3-ubyte has 6 images, but .* has 5 labels"),

@@ -151,9 +151,9 @@ def test_names(text, partitioner):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dirichlett:0.5", "none of iid, dirichlet:ALPHA, .*; did you mean dirichlet:ALPHA"),
-        ("dirichlet", "did you mean dirichlet:ALPHA"),
-        ("iid:3", "did you mean iid"),
+        ("dirichlett:0.5", "none of iid, dirichlet:ALPHA, .*; did you mean 'dirichlet:ALPHA'"),
+        ("dirichlet", "did you mean 'dirichlet:ALPHA'"),
+        ("iid:3", "did you mean 'iid'"),
         ("xyz", "none of iid, dirichlet:ALPHA, shards:PER_CLIENT, quantity:ALPHA$"),
         ("dirichlet:x", "partitioner 'dirichlet:x': could not convert"),
         ("dirichlet:-1", "must be positive; got -1.0"),

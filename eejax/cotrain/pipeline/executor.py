@@ -13,8 +13,8 @@ from eejax.cotrain.pipeline.plan import make_plan
 from eejax.cotrain.pipeline.schedule import Schedule
 from eejax.cotrain.pipeline.stages import Stages
 from eejax.cotrain.pipeline.ticks import Weights, run_ticks
+from eejax.names import suggest
 from eejax.tiers.mesh import cast_varying
-from eejax.tiers.nodes import suggest
 
 PyTree = Any
 

@@ -1,6 +1,5 @@
 """What all data-parallel methods share: the tuple `Replica`, its batches, its compiled step."""
 
-import difflib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -10,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from eejax.names import suggest
 
 PyTree = Any
 
@@ -142,8 +143,7 @@ def check_axes(mesh: Mesh, axes: Sequence[str]) -> tuple[str, ...]:
     axes = (axes,) if isinstance(axes, str) else tuple(axes)
     for axis in axes:
         if axis not in mesh.axis_names:
-            near = difflib.get_close_matches(axis, mesh.axis_names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = suggest(axis, mesh.axis_names)
             raise ValueError(f"axes: {axis!r} is none of {mesh.axis_names}{hint}")
     if not axes or axes != tuple(a for a in mesh.axis_names if a in axes):
         raise ValueError(f"axes {axes} must be some of {mesh.axis_names}, each once, in this order")

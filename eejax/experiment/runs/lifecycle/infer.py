@@ -11,6 +11,7 @@ from eejax import coinfer, coupdate, partition, tiers
 from eejax.core import DriftDetector
 from eejax.experiment.runs.lifecycle.setup import Samples, Setting
 from eejax.experiment.steps import RunState
+from eejax.names import suggest
 from eejax.wire import identity
 
 PyTree = Any
@@ -65,7 +66,7 @@ def check(setting: Setting) -> None:
     """
     config = setting.config.coinfer
     if config.objective not in partition.OBJECTIVES:
-        hint = tiers.nodes.suggest(config.objective, partition.OBJECTIVES)
+        hint = suggest(config.objective, partition.OBJECTIVES)
         known = ", ".join(partition.OBJECTIVES)
         raise ValueError(f"coinfer.objective {config.objective!r} is none of {known}{hint}")
     if not 0 <= config.loss_allowed <= 1:
@@ -331,7 +332,7 @@ def make_detector(setting: Setting, name: str) -> tuple[DriftDetector, bool]:
         "ddm": lambda: (coupdate.ddm(), True),
     }
     if name not in known:
-        hint = tiers.nodes.suggest(name, known)
+        hint = suggest(name, known)
         raise ValueError(f"drift.detectors: {name!r} is none of {', '.join(known)}{hint}")
     detector, needs_labels = known[name]()
     if needs_labels and not config.label_share > 0:
