@@ -33,6 +33,7 @@ COMMANDS = {
     "report": (),
     "methods": (*ROOMS, "cotrain"),
     "launch": (),
+    "parallel": ("plan", "inspect"),
 }
 
 EXAMPLES = """\
@@ -44,6 +45,7 @@ examples:
   eejax data import fashion_mnist ~/idx_files        files downloaded by hand
   eejax report runs/seed1                            writes report.html again
   eejax methods cotrain                              what there is to train with
+  eejax parallel plan configs/parallel/language_model.py
   eejax launch --processes 2 -- python my_run.py     several processes that find each other
 """
 
@@ -64,13 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     _suggest(parser, argv)
     args, args.overrides = parser.parse_known_args(argv)
-    if args.overrides and args.command is not _run:
+    if args.overrides and args.command not in (_run, _parallel):
         parser.error(f"unknown argument {args.overrides[0]!r}")
     try:
         return args.command(args)
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough; nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         if os.environ.get("EEJAX_TRACEBACK") == "1" or not _is_for_user(error):
             raise
@@ -154,6 +160,21 @@ def _parser() -> argparse.ArgumentParser:
     launch.add_argument("--deadline", type=float, metavar="SECONDS", help="for the whole run")
     launch.add_argument("command_line", nargs=argparse.REMAINDER, metavar="COMMAND",
                         help="program and arguments, after --")  # fmt: skip
+
+    parallel = add("parallel", _parallel, "Plans and inspects parallel training.")
+    views = parallel.add_subparsers(dest="view", metavar="ACTION", required=True)
+    for view, text in (
+        ("plan", "which layouts the devices allow, with modelled time, bytes and memory"),
+        ("inspect", "what the compiled step sends and holds, and who waits for whom"),
+    ):
+        sub = views.add_parser(view, help=text, description=f"Tells {text}.", allow_abbrev=False)
+        sub.add_argument("config", metavar="CONFIG", help="such as configs/parallel/x.py:tiny")
+        sub.add_argument("--json", action="store_true", help="print JSON instead of tables")
+        if view == "plan":
+            sub.add_argument("--most", type=int, default=12, metavar="N", help="layouts to show")
+        else:
+            sub.add_argument("--picture", type=Path, metavar="FILE",
+                             help="draw the schedule, as .png or .svg")  # fmt: skip
     return parser
 
 
@@ -226,6 +247,22 @@ def _launch(args: argparse.Namespace) -> int:
         restarts=args.restarts,
         deadline_s=args.deadline,
     )
+
+
+def _parallel(args: argparse.Namespace) -> int:
+    from eejax.experiment.config import load_config
+    from eejax.experiment.runs import parallel
+    from eejax.experiment.runs.parallel.show import show_inspection, show_plan
+
+    config, _ = load_config(args.config, args.overrides)
+    if not isinstance(config, parallel.Parallel):
+        raise ValueError(f"{args.config} is no config of parallel training; see configs/parallel")
+    console = Console(highlight=False)
+    if args.view == "plan":
+        show_plan(console, parallel.plan_layouts(config), args.most, args.json)
+    else:
+        show_inspection(console, parallel.inspect_step(config), config, args.json, args.picture)
+    return 0
 
 
 def _methods(args: argparse.Namespace) -> int:
