@@ -92,7 +92,9 @@ def memory(
     plan = make_plan(hybrid.table, recompute=True)
 
     # Two moments may be the fullest: in the loss, and in the backward of a layer.
-    loss = (params - layers) / hybrid.chunks + _LOSS * inside * vocabulary
+    scattered = ways(*(move.axes for move in up.reduce))
+    logits = inside * vocabulary * (_LOSS + scattered * (scattered > 1))
+    loss = (params - layers) / hybrid.chunks + logits
     backward = params + (per > 1) * (_LAYER * layer + 2 * max(gathered))
     ids = t / ways(split(layout.inner)[0]) + t / ways(layout.inner_tokens)
     return Memory(

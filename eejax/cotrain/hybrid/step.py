@@ -19,9 +19,6 @@ from eejax.tiers import cast_varying
 
 PyTree = Any
 
-# Parameters that meet activations as they lie inside a block; the others those between blocks.
-_INSIDE = {"embed", "wo", "bq", "bv", "w2", "b1"}
-
 
 def pack(params: PyTree, hybrid: Hybrid) -> PyTree:
     """Puts the canonical parameters of `tensor.transformer` into the form of a pipeline.
@@ -38,27 +35,15 @@ def pack(params: PyTree, hybrid: Hybrid) -> PyTree:
       Leaves ``[chunks, stages, ...]``.
     """
     grid = (hybrid.chunks, hybrid.stages)
-
-    def end(name):
-        return jax.tree.map(
-            lambda p: jnp.zeros(grid + p.shape).at[_place(name)].set(p), params[name]
-        )
-
-    packed = {name: end(name) for name in params if name != "layers"}
+    packed = _on_ends(lambda p, place: jnp.zeros(grid + p.shape).at[place].set(p), params)
     layers = jax.tree.map(lambda p: p.reshape(*grid, -1, *p.shape[1:]), params["layers"])
     return packed | {"layers": layers}
 
 
 def unpack(packed: PyTree) -> PyTree:
     """Undoes `pack`, for parameters and gradients, whatever the hybrid was."""
-
-    ends = {
-        name: jax.tree.map(lambda p, place=_place(name): p[place], packed[name])
-        for name in packed
-        if name != "layers"
-    }
     layers = jax.tree.map(lambda p: p.reshape(-1, *p.shape[3:]), packed["layers"])
-    return ends | {"layers": layers}
+    return _on_ends(lambda p, place: p[place], packed) | {"layers": layers}
 
 
 def packed_specs(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree:
@@ -70,20 +55,17 @@ def packed_specs(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree
 def copies(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree:
     """Gives the mesh axes over which the gradient of each parameter is summed, once a step.
 
-    These are the data axis, and the axes of the grid that split the tokens that meet a parameter
-    but not the parameter.
+    These are the data axis, and the axes of the grid that split activations but not the parameter.
+    Activations inside a block lie on the same axes as those between blocks, and where they do not,
+    in ``"1d"``, the axis splits all parameters that they meet.
     """
-    layout = hybrid.layout
+    layout, axes = hybrid.layout, sum(split(hybrid.layout.act), ())
 
-    def of(path, spec):
-        met = layout.inner if path[-1].key in _INSIDE else layout.act
+    def of(spec):
         used = {axis for entry in spec for axis in split(P(entry, None))[0]}
-        return (
-            DATA,
-            *(axis for axis in layout.axes if axis in sum(split(met), ()) and axis not in used),
-        )
+        return (DATA, *(axis for axis in layout.axes if axis in axes and axis not in used))
 
-    return jax.tree_util.tree_map_with_path(of, tensor.transformer(vocabulary, shape).specs(layout))
+    return jax.tree.map(of, tensor.transformer(vocabulary, shape).specs(layout))
 
 
 def hybrid_grad(
@@ -197,9 +179,15 @@ def hybrid_step(
     return init, jax.jit(step, donate_argnums=0)
 
 
-def _place(name: str) -> tuple[int, int]:
-    """Gives chunk and stage of an end of the model."""
-    return (0, 0) if name in ("embed", "position") else (-1, -1)
+def _on_ends(fn: Callable, params: PyTree) -> PyTree:
+    """Applies ``(leaf, (chunk, stage))`` to the parameters before and behind the layers."""
+    places = dict.fromkeys(("embed", "position"), (0, 0)) | dict.fromkeys(
+        ("norm", "head"), (-1, -1)
+    )
+    return {
+        name: jax.tree.map(lambda p, place=place: fn(p, place), params[name])
+        for name, place in places.items()
+    }
 
 
 def _stage(layout: tensor.Layout, shape: tensor.Shape) -> Callable:
