@@ -76,9 +76,9 @@ def collaborative(
        device its past samples with the answers that its exit just got from the cloud, so that it
        does not forget.
 
-    On the digits of ``configs/lifecycle_mnist.py``, rotated by 45 degrees, step 4 raises the exit at
-    the edge by 1.0 points in the new world and costs it 1.0 in the old; the exit at the end, which
-    the cloud has just trained on samples of all devices, gains nothing by it (three seeds).
+    On the digits of ``configs/lifecycle_mnist.py``, rotated by 45 degrees, step 4 raises the exit
+    at the edge by 1.0 points in the new world and costs it 1.0 in the old; the exit at the end,
+    which the cloud has just trained on samples of all devices, gains nothing (three seeds).
 
     Args:
       deployment: the placed model.
