@@ -49,7 +49,8 @@ def price_round(
     Lock-step: an edge waits for its slowest end device, the cloud for its slowest edge. Models go
     down as they are and updates go up through the codecs. End devices are busy while they train and
     idle for the rest of the round; averaging costs nothing, nor do edge and cloud while they wait,
-    since they serve others. Energy of a link is both directions together.
+    since they serve others. Energy of a link is both directions together. Whether gradients and
+    activations fit the memory of a device is not modelled; a microcontroller may need another way.
 
     Args:
       topology: tiers end, edge, cloud.

@@ -172,7 +172,8 @@ def _training(setting: Setting, results: dict[str, Any]) -> Section:
         f"{config.rounds} rounds of the cloud; edges average every {config.k1} local steps, the "
         f"cloud every {config.k1 * config.k2}. On the modelled system this takes "
         f"{si(cotrain['modelled_s'], 's')} and {si(cotrain['modelled_j'], 'J')}. "
-        "The central baseline sees as many samples; each device alone takes as many steps."
+        "The central baseline sees as many samples; each device alone takes as many steps. Whether "
+        "training fits the memory of a device is not modelled."
     )
     figure = Lines(
         "Test accuracy over the rounds, by exit.", "rounds of the cloud", "accuracy", series
