@@ -9,7 +9,7 @@ from eejax import coinfer, trees
 from eejax.core import StagedModel
 from eejax.experiment.context import Context
 from eejax.experiment.report import print_report, save_report
-from eejax.experiment.runs.lifecycle import infer, train, update
+from eejax.experiment.runs.lifecycle import drifting, infer, train, update
 from eejax.experiment.runs.lifecycle.config import Lifecycle
 from eejax.experiment.runs.lifecycle.report import make_report, summarise
 from eejax.experiment.runs.lifecycle.setup import Setting, make_setting
@@ -34,6 +34,7 @@ def run(config: Lifecycle, context: Context) -> dict[str, Any]:
     started = time.perf_counter()
     setting = make_setting(config)
     infer.check(setting)
+    drifting.check(setting)
 
     # ---------------------------------------------------------------- the steps, in their order
     training = config.cotrain
@@ -48,7 +49,7 @@ def run(config: Lifecycle, context: Context) -> dict[str, Any]:
         Step("alone", train.alone_step(setting)),
         Step("plan", infer.plan_step(setting)),
         Step("co-infer", infer.before_step(setting)),
-        Step("drift", infer.drift_step(setting)),
+        Step("drift", drifting.drift_step(setting)),
         *(Step("co-update", update.update_step(setting, mode)) for mode in update.MODES),
         Step("co-infer again", update.infer_again_step(setting)),
     ]
