@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eejax.partition.graph import LayerGraph, check
-from eejax.partition.plan import Plan, pricer
+from eejax.partition.graph import LayerGraph
+from eejax.partition.plan import Objective, Plan, pricer
 from eejax.partition.plan import objective as judge
+from eejax.partition.rates import Rates, rates_of
 from eejax.tiers.topology import Topology
 
 MAX_PLANS = 100_000
@@ -16,14 +17,9 @@ MAX_ROWS = 10_000_000
 
 
 def exhaustive(
-    graph: LayerGraph,
-    topology: Topology,
-    objective: str = "latency",
-    *,
-    reach: Any = None,
-    answer_nbytes: float = 4,
+    graph: LayerGraph, topology: Topology, objective: Objective = "latency", **keywords: Any
 ) -> list[Plan]:
-    """Prices every placement in which data go up only.
+    """Prices every placement, or when data go up only every one in which they do.
 
     A chain of ``n`` layers on ``k`` tiers has ``binomial(n + k - 1, k - 1)`` of them; a graph with
     branches has more.
@@ -31,9 +27,8 @@ def exhaustive(
     Args:
       graph: a model, of a few dozen layers at most if a chain.
       topology: the system.
-      objective: what to sort by, one of `OBJECTIVES`.
-      reach: as for `price`.
-      answer_nbytes: as for `price`.
+      objective: what to sort by, one of `OBJECTIVES` or weights of several.
+      **keywords: as for `rates_of`; ``codecs`` are taken as for `price`, the fastest.
 
     Returns:
       All plans, the best first, those that fit no memory last. One for each tier runs everything
@@ -52,8 +47,9 @@ def exhaustive(
       >>> [plan.name for plan in plans[:3]], best(plans) is plans[0]
       (['end:conv | edge:dense', 'all-edge', 'end:conv | cloud:dense'], True)
     """
-    run = pricer(graph, topology, reach=reach, answer_nbytes=answer_nbytes)
-    assignments = _forward(check(graph), len(topology.tiers))
+    rates = rates_of(graph, topology, **keywords)
+    run = pricer(rates)
+    assignments = _placements(rates)
     ends = topology.tiers[0].nodes
     if len(assignments) * ends > MAX_ROWS:
         raise ValueError(
@@ -83,15 +79,19 @@ def best(plans: Sequence[Plan]) -> Plan:
     raise ValueError(f"none of {len(plans)} plans is feasible{why}")
 
 
-def _forward(graph: LayerGraph, tiers: int) -> list[tuple[int, ...]]:
+def _placements(rates: Rates) -> list[tuple[int, ...]]:
+    graph, tiers = rates.graph, len(rates.topology.tiers)
+    above: list[list[int]] = [[] for _ in graph.layers]
+    for tensor in graph.tensors if not rates.down_s else ():
+        for i in tensor.consumers if tensor.producer >= 0 else ():
+            above[i].append(tensor.producer)
     partial = [()]
     for i in range(len(graph.layers)):
-        above = [t.producer for t in graph.tensors if i in t.consumers and t.producer >= 0]
         # Each has a completion, as all layers that follow may go to the top.
         partial = [
             (*head, tier)
             for head in partial
-            for tier in range(max((head[j] for j in above), default=0), tiers)
+            for tier in range(max((head[j] for j in above[i]), default=0), tiers)
         ]
         if len(partial) > MAX_PLANS:
             raise ValueError(

@@ -3,8 +3,11 @@
 Costs are those of one sample, so a graph knows neither tiers nor batches.
 """
 
-import math
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Layer(NamedTuple):
@@ -82,16 +85,15 @@ def check(graph: LayerGraph) -> LayerGraph:
     if not count:
         raise ValueError("layers must hold at least one layer")
     for field, rows in (("layers", graph.layers), ("tensors", graph.tensors)):
-        names = [row.name for row in rows]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise ValueError(f"{field}[{i}].name {name!r} is used before already")
-    for i, layer in enumerate(graph.layers):
-        for field in ("flops", "bytes_moved", "parameter_bytes"):
-            _check_cost(f"layers[{i}].{field} of {layer.name!r}", getattr(layer, field))
+        seen: set[str] = set()
+        for i, row in enumerate(rows):
+            if row.name in seen:
+                raise ValueError(f"{field}[{i}].name {row.name!r} is used before already")
+            seen.add(row.name)
+    _check_costs("layers", graph.layers, ("flops", "bytes_moved", "parameter_bytes"))
+    _check_costs("tensors", graph.tensors, ("nbytes",))
     for i, tensor in enumerate(graph.tensors):
         where = f"tensors[{i}] {tensor.name!r}"
-        _check_cost(f"tensors[{i}].nbytes of {tensor.name!r}", tensor.nbytes)
         if not -1 <= tensor.producer < count:
             raise ValueError(
                 f"{where}: producer must be in [-1, {count}), the layers and -1 for the input of "
@@ -113,6 +115,34 @@ def check(graph: LayerGraph) -> LayerGraph:
     return graph
 
 
-def _check_cost(where: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{where} must be finite and >= 0, got {value}")
+def reads(graph: LayerGraph) -> tuple[np.ndarray, np.ndarray]:
+    """Lists who reads what.
+
+    Args:
+      graph: a graph.
+
+    Returns:
+      For each pair of a tensor and a consumer, ordered by tensor: the index of the tensor and that
+      of the consumer, both ``[reads]``.
+
+    Example:
+      >>> layers = (Layer("conv", 1e6, 1e5, 400), Layer("dense", 1e5, 1e4, 5000))
+      >>> tensors = (Tensor("image", -1, (0, 1), 784), Tensor("features", 0, (1,), 1568))
+      >>> reads(LayerGraph(layers, tensors, "layer"))
+      (array([0, 0, 1]), array([0, 1, 1]))
+    """
+    counts = [len(tensor.consumers) for tensor in graph.tensors]
+    consumers = chain.from_iterable(tensor.consumers for tensor in graph.tensors)
+    return np.repeat(np.arange(len(counts)), counts), np.fromiter(consumers, int, sum(counts))
+
+
+def _check_costs(
+    field: str, rows: Sequence[Layer] | Sequence[Tensor], costs: Sequence[str]
+) -> None:
+    values = np.array([[getattr(row, cost) for cost in costs] for row in rows], float)
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    for i, j in np.argwhere(wrong.reshape(-1, len(costs)))[:1]:
+        raise ValueError(
+            f"{field}[{i}].{costs[j]} of {rows[i].name!r} must be finite and >= 0, "
+            f"got {values[i, j]:g}"
+        )

@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eejax.names import suggest
-from eejax.partition.graph import LayerGraph, check
-from eejax.tiers.cost import compute_joules, roofline, transfer_joules, transfer_seconds
+from eejax.partition.graph import LayerGraph
+from eejax.partition.rates import Rates, codec_bytes, rates_of
+from eejax.tiers.cost import compute_joules
 from eejax.tiers.topology import Topology
 
 Assignment = Sequence[int | str]
 """For each layer the tier that runs it, by index (0 is the lowest) or by name."""
+
+Objective = str | Mapping[str, float]
+"""One of `OBJECTIVES`, or weights of several."""
 
 
 class Plan(NamedTuple):
@@ -27,19 +31,25 @@ class Plan(NamedTuple):
       assignment: tier index of each layer.
       latency_s: seconds from the sample to its answer at each end device, ``[ends]``.
       energy_j: joules by tier, ``[ends, tiers]``; a link's belong to the tier below it.
+      money_usd: US dollars for computing and traffic, ``[ends]``.
       link_bytes: expected bytes by ``(source tier, target tier)``, for every link both ways.
+      codecs: by link, from below, the codec of each tensor that crosses it; empty when there was
+        no choice.
       parts: the breakdown: ``"compute_s"`` ``[ends, tiers]`` and ``"transfer_s"``
         ``[ends, links]``, whose sum is the latency; ``"compute_j"`` ``[ends, tiers]``, ``"idle_j"``
         ``[ends]`` and ``"link_j"`` ``[ends, links]``, whose sum is the energy.
-      feasible: whether the parameters of each tier fit the memory of its nodes.
-      why: the tier and the node that they do not fit; empty when feasible.
+      feasible: whether the parameters of each tier fit the memory of its nodes, and every layer is
+        where it may be.
+      why: what does not fit where; empty when feasible.
     """
 
     name: str
     assignment: tuple[int, ...]
     latency_s: np.ndarray
     energy_j: np.ndarray
+    money_usd: np.ndarray
     link_bytes: dict[tuple[str, str], float]
+    codecs: dict[tuple[str, str], dict[str, str]]
     parts: dict[str, np.ndarray]
     feasible: bool
     why: str
@@ -50,9 +60,9 @@ def price(
     topology: Topology,
     assignment: Assignment,
     *,
-    reach: Any = None,
-    answer_nbytes: float = 4,
     name: str | None = None,
+    choice: Any = None,
+    **keywords: Any,
 ) -> Plan:
     """Models what one sample costs under a placement.
 
@@ -61,30 +71,30 @@ def price(
     - Each end device takes its own path end -> edge -> ... up to the top tier, and has it for
       itself: no queues, and no sharing of links or servers.
     - Layers and transfers follow each other; nothing overlaps. A layer is one program and takes
-      `tiers.roofline`. A tensor is one message on each link and takes `tiers.transfer_seconds`,
-      one link after the other.
+      `tiers.roofline`, or what ``layer_seconds`` says. A tensor is one message on each link and
+      takes `tiers.transfer_seconds`, one link after the other.
     - A sample reaches layer ``i`` with probability ``reach[i]``. Who reaches a layer has run all
       layers before it, so a tensor crosses a link with the largest ``reach`` of its consumers
       beyond, once however many they are.
     - The raw input lies on the end device. The answer comes back down to it from the tier of the
       layer after which the sample leaves: after layer ``i`` with probability
       ``reach[i] - reach[i + 1]``, after the last with ``reach[-1]``.
-    - Data go up only: no layer runs below one that it reads from.
+    - Data go up only, unless ``two_way``: no layer runs below one that it reads from.
     - A node that computes draws ``busy_w``. The end device draws ``idle_w`` for all of the latency
       in which it does not compute. Nodes above serve others meanwhile: their rest is not charged.
     - The energy of a link, both ways, is added to the tier below it. What it covers is up to its
       ``source``: in the presets, the radio of an end device or all equipment of a wired network.
     - A plan is feasible when the parameters of a tier's layers fit the smallest node that serves an
-      end device. Activations are not counted.
+      end device, and no layer is where it is forbidden. Activations are not counted.
 
     Args:
       graph: the model.
       topology: the system, of one or more tiers.
       assignment: tier of each layer.
-      reach: probability that a sample reaches each layer, ``[layers]``: first 1, then never rising;
-        1 everywhere if None.
-      answer_nbytes: bytes of an answer on its way down.
       name: of the plan; made from the assignment if None.
+      choice: index of the codec of each tensor on each link, ``[tensors, links]``, 0 the graph's
+        own; the fastest on average if None.
+      **keywords: as for `rates_of`.
 
     Returns:
       The priced plan.
@@ -105,74 +115,66 @@ def price(
       >>> plan.name, plan.latency_s.shape, plan.link_bytes["end", "edge"]
       ('end:conv | edge:dense', (5,), 392.0)
     """
-    return pricer(graph, topology, reach=reach, answer_nbytes=answer_nbytes)(assignment, name)
+    return pricer(rates_of(graph, topology, **keywords), choice)(assignment, name)
 
 
-def pricer(
-    graph: LayerGraph, topology: Topology, *, reach: Any = None, answer_nbytes: float = 4
-) -> Callable[..., Plan]:
+def pricer(rates: Rates, choice: Any = None) -> Callable[..., Plan]:
     """Prepares `price` for many placements of one graph.
 
     Args:
-      graph: as for `price`.
-      topology: as for `price`.
-      reach: as for `price`.
-      answer_nbytes: as for `price`.
+      rates: from `rates_of`.
+      choice: as for `price`.
 
     Returns:
       ``(assignment, name=None) -> Plan``.
 
     Raises:
-      ValueError: as for `price`, here or when called.
+      ValueError: when called, as `price`.
     """
-    layers, tensors, _ = check(graph)
+    graph, topology = rates.graph, rates.topology
     tiers, names = topology.tiers, topology.names
-    top = len(tiers) - 1
-    reach = _checked_reach(reach, graph)
-    leaves = reach - np.append(reach[1:], 0)
-    if not answer_nbytes >= 0:
-        raise ValueError(f"answer_nbytes must be >= 0, got {answer_nbytes}")
-
-    flops, bytes_moved, parameter_bytes = np.array([layer[1:] for layer in layers], float).T
-    producer = np.array([tensor.producer for tensor in tensors])
-    nbytes = np.array([tensor.nbytes for tensor in tensors], float)
-    reads = np.zeros((len(tensors), len(layers)))
-    for row, tensor in zip(reads, tensors):
-        row[list(tensor.consumers)] = reach[list(tensor.consumers)]
-
-    # Costs by node, [layers or tensors, nodes]; ancestor turns nodes into [ends].
-    ancestor = [topology.ancestor(k) for k in range(len(tiers))]
-    layer_s = [roofline(t.devices, flops[:, None], bytes_moved[:, None]) for t in tiers]
-    up_s = [transfer_seconds(t.links, nbytes[:, None], "up") for t in tiers[:-1]]
-    down_s = [transfer_seconds(t.links, answer_nbytes, "down") for t in tiers[:-1]]
+    top, ancestor, reach = len(tiers) - 1, rates.ancestor, rates.reach
+    choice = fastest_codecs(rates) if choice is None else np.asarray(choice)
+    nbytes = codec_bytes(rates, choice)
+    up_s, down_s = (_chosen(seconds, choice) for seconds in (rates.up_s, rates.down_s))
+    parameter_bytes = np.array([layer.parameter_bytes for layer in graph.layers], float)
 
     def by_end(columns: list[np.ndarray]) -> np.ndarray:
         ends = [column[index] for column, index in zip(columns, ancestor)]
         return np.stack(ends, 1) if ends else np.zeros((tiers[0].nodes, 0))
 
     def priced(assignment: Assignment, name: str | None = None) -> Plan:
-        tier = _checked_assignment(assignment, graph, topology)
-        source = np.where(producer < 0, 0, tier[producer])
-        # Probability that each tensor, and the answer, crosses each link.
-        sent = [(reads * (tier > k)).max(1) * (source <= k) for k in range(top)]
-        returned = [leaves @ (tier > k) for k in range(top)]
-        up_bytes = [float(p @ nbytes) for p in sent]
-        down_bytes = [float(p * answer_nbytes) for p in returned]
+        tier = _checked_assignment(assignment, rates)
+        up, down = crossings(rates, tier)
+        # Probability that the answer, or anything at all, crosses each link.
+        returned = [rates.leaves @ (tier > k) for k in range(top)]
+        used = [(reach * (tier > k)).max() for k in range(top)]
+        up_bytes = [float(up[k] @ nbytes[:, k]) for k in range(top)]
+        down_bytes = [
+            float(down[k] @ nbytes[:, k] + returned[k] * rates.answer_nbytes) for k in range(top)
+        ]
 
-        seconds = [(reach * (tier == k)) @ layer_s[k] for k in range(top + 1)]
-        compute_s = by_end(seconds)
-        transfer_s = by_end([sent[k] @ up_s[k] + returned[k] * down_s[k] for k in range(top)])
+        seconds = [(reach * (tier == k)) @ rates.layer_s[k] for k in range(top + 1)]
+        moving = [
+            _expected(up[k], up_s[k])
+            + (_expected(down[k], down_s[k]) if down_s else 0)
+            + returned[k] * rates.answer_s[k]
+            + used[k] * rates.setup_s[k]
+            for k in range(top)
+        ]
+        compute_s, transfer_s = by_end(seconds), by_end(moving)
         compute_j = by_end([compute_joules(t.devices, s) for t, s in zip(tiers, seconds)])
         waiting_s = compute_s[:, 1:].sum(1) + transfer_s.sum(1)
         idle_j = compute_joules(tiers[0].devices, waiting_s, utilisation=0)
-        up_j = [transfer_joules(t.links, b, "up") for t, b in zip(tiers, up_bytes)]
-        down_j = [transfer_joules(t.links, b, "down") for t, b in zip(tiers, down_bytes)]
-        link_j = by_end(up_j) + by_end(down_j)
+        link_j = by_end(
+            [b * j + c * i for b, j, c, i in zip(up_bytes, rates.up_j, down_bytes, rates.down_j)]
+        )
         energy_j = compute_j.copy()
         energy_j[:, :-1] += link_j
         energy_j[:, 0] += idle_j
+        link_usd = (np.add(up_bytes, down_bytes) * rates.usd_per_byte).sum()
         held = [parameter_bytes[tier == k].sum() for k in range(top + 1)]
-        why = "; ".join(filter(None, map(_lack, tiers, ancestor, held)))
+        why = "; ".join(filter(None, (*map(_lack, tiers, ancestor, held), _misplaced(rates, tier))))
         link_bytes = {}
         for k, pair in enumerate(pairwise(names)):
             link_bytes[pair], link_bytes[pair[::-1]] = up_bytes[k], down_bytes[k]
@@ -183,7 +185,9 @@ def pricer(
             assignment=tuple(tier.tolist()),
             latency_s=compute_s.sum(1) + transfer_s.sum(1),
             energy_j=energy_j,
+            money_usd=compute_s @ rates.usd_per_s + link_usd,
             link_bytes=link_bytes,
+            codecs=_codecs_used(rates, choice, up, down),
             parts=parts,
             feasible=not why,
             why=why,
@@ -192,37 +196,94 @@ def pricer(
     return priced
 
 
+def crossings(rates: Rates, tier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tells with which probability each tensor crosses each link.
+
+    Args:
+      rates: from `rates_of`.
+      tier: tier of each layer.
+
+    Returns:
+      Probabilities up and down, each ``[links, tensors]``.
+    """
+    tensor, consumer = rates.edges
+    source = np.where(rates.producer < 0, 0, tier[rates.producer])
+    links = len(rates.topology.tiers) - 1
+    ways = np.zeros((2, links, len(source)))
+    for k in range(links):
+        beyond = tier[consumer] > k
+        for way, mask in zip(
+            ways, (beyond & (source[tensor] <= k), ~beyond & (source[tensor] > k))
+        ):
+            np.maximum.at(way[k], tensor, rates.reach[consumer] * mask)
+    return ways[0], ways[1]
+
+
+def fastest_codecs(rates: Rates) -> np.ndarray:
+    """Picks for each tensor and hop the codec that is fastest on average, ``[tensors, links]``."""
+    if len(rates.codecs) == 1:
+        return np.zeros((len(rates.producer), len(rates.up_s)), int)
+    weight = [
+        np.bincount(a, minlength=t.nodes) for a, t in zip(rates.ancestor, rates.topology.tiers)
+    ]
+    mean = [[s @ w for s in seconds] for seconds, w in zip(rates.up_s, weight)]
+    return np.array(mean).argmin(1).T
+
+
 OBJECTIVES: Mapping[str, Callable[[Plan], float]] = MappingProxyType(
     {
         "latency": lambda plan: float(plan.latency_s.mean()),
         "worst_latency": lambda plan: float(plan.latency_s.max()),
         "energy": lambda plan: float(plan.energy_j.sum(1).mean()),
         "end_energy": lambda plan: float(plan.energy_j[:, 0].mean()),
+        "money": lambda plan: float(plan.money_usd.mean()),
         "bytes": lambda plan: float(sum(plan.link_bytes.values())),
     }
 )
 """What a plan can be judged by, all for one sample and the less the better: mean and largest
 latency over the end devices in seconds, mean energy of all tiers and of the end device alone in
-joules, and bytes over all links both ways."""
+joules, mean money in US dollars, and bytes over all links both ways."""
 
 
-def objective(plan: Plan, name: str) -> float:
+def weights_of(objective: Objective) -> dict[str, float]:
+    """Reads an objective.
+
+    Args:
+      objective: one of `OBJECTIVES`, or weights of several, such as ``{"latency": 1, "energy":
+        0.1}``: then a second counts as ten joules.
+
+    Returns:
+      The weights.
+
+    Raises:
+      ValueError: a name is unknown (tells the nearest one), or a weight is negative.
+    """
+    weights = {objective: 1.0} if isinstance(objective, str) else dict(objective)
+    for name, weight in weights.items():
+        if name not in OBJECTIVES:
+            known = ", ".join(OBJECTIVES)
+            raise ValueError(f"objective {name!r} is none of {known}{suggest(name, OBJECTIVES)}")
+        if not 0 <= weight < np.inf:
+            raise ValueError(f"objective: the weight of {name!r} must be >= 0, got {weight}")
+    if not weights:
+        raise ValueError(f"objective must weigh at least one of {', '.join(OBJECTIVES)}")
+    return weights
+
+
+def objective(plan: Plan, name: Objective) -> float:
     """Judges a plan.
 
     Args:
       plan: a priced plan.
-      name: one of `OBJECTIVES`.
+      name: one of `OBJECTIVES`, or weights of several as for `weights_of`.
 
     Returns:
-      Seconds, joules or bytes of one sample; less is better.
+      Seconds, joules, dollars or bytes of one sample, or their weighted sum; less is better.
 
     Raises:
-      ValueError: the name is unknown; tells the nearest one.
+      ValueError: a name is unknown; tells the nearest one.
     """
-    if name not in OBJECTIVES:
-        known = ", ".join(OBJECTIVES)
-        raise ValueError(f"objective {name!r} is none of {known}{suggest(name, OBJECTIVES)}")
-    return OBJECTIVES[name](plan)
+    return sum(weight * OBJECTIVES[key](plan) for key, weight in weights_of(name).items())
 
 
 def summary(plan: Plan) -> dict[str, float]:
@@ -237,36 +298,58 @@ def summary(plan: Plan) -> dict[str, float]:
     return {name: judge(plan) for name, judge in OBJECTIVES.items()}
 
 
-def _checked_reach(reach: Any, graph: LayerGraph) -> np.ndarray:
-    count = len(graph.layers)
-    reach = np.ones(count) if reach is None else np.asarray(reach, np.float64)
-    if reach.shape != (count,):
-        raise ValueError(f"reach must be {count} probabilities [layers], got shape {reach.shape}")
-    if reach[0] != 1:
-        raise ValueError(f"reach[0] must be 1: all samples reach the first layer; got {reach[0]}")
-    wrong = ~((reach >= 0) & (np.diff(reach, prepend=1) <= 0))  # True for NaN, too.
-    if wrong.any():
-        i = int(wrong.argmax())
-        raise ValueError(f"reach[{i}] must be in [0, reach[{i - 1}]], got {reach[i]}")
-    return reach
+def _chosen(seconds: list[list[np.ndarray]], choice: np.ndarray) -> list[np.ndarray]:
+    rows = np.arange(len(choice))
+    return [
+        hop[0] if len(hop) == 1 else np.array(hop)[choice[:, k], rows]
+        for k, hop in enumerate(seconds)
+    ]
 
 
-def _checked_assignment(
-    assignment: Assignment, graph: LayerGraph, topology: Topology
-) -> np.ndarray:
+def _expected(probability: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    sent = probability > 0  # A codec that cannot write what is not sent costs nothing.
+    return probability[sent] @ seconds[sent]
+
+
+def _checked_assignment(assignment: Assignment, rates: Rates) -> np.ndarray:
+    graph, topology = rates.graph, rates.topology
     if len(assignment) != len(graph.layers):
         raise ValueError(f"assignment must name {len(graph.layers)} tiers, got {len(assignment)}")
     tier = np.array([topology.tier_index(t) for t in assignment])
-    for tensor in graph.tensors:
-        for consumer in tensor.consumers:
-            if tensor.producer >= 0 and tier[consumer] < tier[tensor.producer]:
-                raise ValueError(
-                    f"assignment puts {graph.layers[consumer].name!r} on "
-                    f"{topology.names[tier[consumer]]!r}, below "
-                    f"{topology.names[tier[tensor.producer]]!r} where what it reads is made; data "
-                    "go up only"
-                )
+    tensor, consumer = rates.edges
+    producer = rates.producer[tensor]
+    below = (producer >= 0) & (tier[consumer] < tier[producer])
+    if below.any() and not rates.down_s:
+        i = below.argmax()
+        raise ValueError(
+            f"assignment puts {graph.layers[consumer[i]].name!r} on "
+            f"{topology.names[tier[consumer[i]]]!r}, below "
+            f"{topology.names[tier[producer[i]]]!r} where what it reads is made; data go up only"
+        )
     return tier
+
+
+def _misplaced(rates: Rates, tier: np.ndarray) -> str:
+    wrong = np.flatnonzero(~rates.allowed[np.arange(len(tier)), tier])
+    if not len(wrong):
+        return ""
+    i = wrong[0]
+    return f"{rates.graph.layers[i].name} is forbidden on {rates.topology.names[tier[i]]}"
+
+
+def _codecs_used(
+    rates: Rates, choice: np.ndarray, up: np.ndarray, down: np.ndarray
+) -> dict[tuple[str, str], dict[str, str]]:
+    if len(rates.codecs) == 1:
+        return {}
+    names, tensors = rates.topology.names, rates.graph.tensors
+    return {
+        pair: {
+            tensors[t].name: rates.codecs[choice[t, k]].name
+            for t in np.flatnonzero(up[k] + down[k])
+        }
+        for k, pair in enumerate(pairwise(names))
+    }
 
 
 def _lack(tier: Any, ancestor: np.ndarray, nbytes: float) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eejax.partition import (
+    LINEAR,
     OBJECTIVES,
     Layer,
     LayerGraph,
@@ -14,7 +15,10 @@ from eejax.partition import (
     best,
     exhaustive,
     objective,
+    rates_of,
     summary,
+    tabulate,
+    total,
 )
 from eejax.tiers import (
     Device,
@@ -83,15 +87,15 @@ def random_topology(rng, tiers, ends=3):
     return make_topology(*map(tier, range(tiers)))
 
 
-def slow_costs(graph, topology, tier, reach, answer):
+def slow_costs(graph, topology, tier, reach, answer, setup_s, usd_per_hour, usd_per_gb):
     """Follows one sample of each fate and each end device; expected values of all objectives."""
-    latency, energy, end_energy, carried = [], [], [], []
+    latency, energy, end_energy, money, carried = [], [], [], [], []
     leaves = [a - b for a, b in zip(reach, [*reach[1:], 0])]
     for end in range(topology.tiers[0].nodes):
         path = topology.path(end)
         nodes = [t.device(n) for t, n in zip(topology.tiers, path)]
         links = [t.link(n) for t, n in zip(topology.tiers[:-1], path)]
-        seconds = joules = above = moved = 0.0
+        seconds = joules = above = moved = usd = 0.0
         for last, p in enumerate(leaves):
             own = rest = 0.0
             for layer, k in list(zip(graph.layers, tier))[: last + 1]:
@@ -99,23 +103,28 @@ def slow_costs(graph, topology, tier, reach, answer):
                 own, rest = (own + s, rest) if k == 0 else (own, rest + s)
                 joules += p * nodes[k].busy_w * s
                 above += p * nodes[k].busy_w * s * (k > 0)
+                usd += p * usd_per_hour[k] * s / 3600
+            rest += sum(setup_s[k] for k in range(max(tier[: last + 1])))
             hops = [(answer, k, "down") for k in range(tier[last])]
             for tensor in graph.tensors:
                 read = [tier[i] for i in tensor.consumers if i <= last]
                 made = tier[tensor.producer] if tensor.producer >= 0 else 0
                 hops += [(tensor.nbytes, k, "up") for k in range(made, max(read, default=0))]
+                hops += [(tensor.nbytes, k, "down") for k in range(min(read, default=made), made)]
             for nbytes, k, way in hops:
                 rest += transfer_seconds(links[k], nbytes, way)
                 joules += p * transfer_joules(links[k], nbytes, way)
                 above += p * transfer_joules(links[k], nbytes, way) * (k > 0)
                 moved += p * nbytes
+                usd += p * usd_per_gb[k] * nbytes / 1e9
             seconds += p * (own + rest)
             joules += p * nodes[0].idle_w * rest
         latency.append(seconds)
         energy.append(joules)
         end_energy.append(joules - above)
+        money.append(usd)
         carried.append(moved)
-    mean = [float(np.mean(values)) for values in (latency, energy, end_energy, carried)]
+    mean = [float(np.mean(values)) for values in (latency, energy, end_energy, money, carried)]
     return dict(zip(OBJECTIVES, [mean[0], max(latency), *mean[1:]]))
 
 
@@ -141,21 +150,33 @@ def test_best_is_the_least_of_an_independent_search(seed):
     graph = random_graph(rng, layers=6 - tiers + seed % 2)
     topology = random_topology(rng, tiers)
     reach = np.concatenate([[1], np.sort(rng.uniform(0, 1, len(graph.layers) - 1))[::-1]])
-    expected = {
-        tier: slow_costs(graph, topology, tier, reach.tolist(), answer=40)
-        for tier in itertools.product(range(tiers), repeat=len(graph.layers))
-        if forward(graph, tier)
+    two_way = seed % 4 > 1
+    charges = {
+        "setup_s": rng.uniform(0, 0.1, tiers - 1) * (seed % 2),
+        "usd_per_hour": rng.uniform(0, 2, tiers),
+        "usd_per_gb": rng.uniform(0, 1, tiers - 1),
     }
+    expected = {
+        tier: slow_costs(graph, topology, tier, reach.tolist(), answer=40, **charges)
+        for tier in itertools.product(range(tiers), repeat=len(graph.layers))
+        if two_way or forward(graph, tier)
+    }
+    keywords = {"reach": reach, "answer_nbytes": 40, "two_way": two_way} | charges
     fits = {tier for tier in expected if fits_memory(graph, topology, tier)}
     for target in OBJECTIVES:
-        plans = exhaustive(graph, topology, target, reach=reach, answer_nbytes=40)
+        plans = exhaustive(graph, topology, target, **keywords)
         assert {plan.assignment for plan in plans} == set(expected)
         assert len(plans) == len(expected)
         least = min(expected[tier][target] for tier in fits)
         assert objective(best(plans), target) == pytest.approx(least, rel=1e-9, abs=1e-15)
     assert {plan.assignment for plan in plans if plan.feasible} == fits
+    tables = {target: tabulate(rates_of(graph, topology, **keywords), target) for target in LINEAR}
     for plan in plans:
         assert summary(plan) == pytest.approx(expected[plan.assignment], rel=1e-9, abs=1e-15)
+        for target, table in tables.items():
+            assert total(table, plan.assignment) == pytest.approx(
+                expected[plan.assignment][target], rel=1e-9, abs=1e-15
+            )
 
 
 def chain(count, parameter_bytes=10):

@@ -14,6 +14,7 @@ from eejax.partition import (
     objective,
     price,
     pricer,
+    rates_of,
     summary,
 )
 from eejax.tiers import Device, Link, make_tier, make_topology, three_tier
@@ -91,6 +92,7 @@ def test_chain_over_three_tiers():
             "worst_latency": 4.377,
             "energy": 406.847,
             "end_energy": 6.787,
+            "money": 0,
             "bytes": 8000,
         }
     )
@@ -234,7 +236,7 @@ def test_names_of_plans():
         tuple(Tensor(f"t{i}", -1, (i,), 1) for i in range(count)),
         "layer",
     )
-    run = pricer(graph, SYSTEM)
+    run = pricer(rates_of(graph, SYSTEM))
     assert run([0, 0, 0, 0, 1, 1, 2]).name == "end:l0..l3 | edge:l4+l5 | cloud:l6"
     assert run([0, 2, 0, 2, 2, 2, 0]).name == "end:l0+l2+l6 | cloud:l1+l3..l5"
     assert run([2] * count).name == "all-cloud"
