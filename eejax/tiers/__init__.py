@@ -1,5 +1,14 @@
 """End, edge and cloud as data: nodes and links, their cost, their traffic, and the mesh."""
 
+from eejax.tiers.clock import (
+    Arrivals,
+    Faults,
+    Rounds,
+    Turnaround,
+    arrivals,
+    semi_synchronous,
+    turnaround,
+)
 from eejax.tiers.collectives import Collective, Collectives, collectives
 from eejax.tiers.cost import (
     Direction,
@@ -34,18 +43,23 @@ __all__ = [
     "EDGE",
     "END",
     "LINKS",
+    "Arrivals",
     "Collective",
     "Collectives",
     "Device",
     "Direction",
     "Estimator",
+    "Faults",
     "Ledger",
     "Link",
+    "Rounds",
     "Tier",
     "Topology",
     "Trace",
     "Transfer",
+    "Turnaround",
     "Work",
+    "arrivals",
     "by_kind",
     "by_link",
     "cast_varying",
@@ -64,6 +78,7 @@ __all__ = [
     "merge",
     "record",
     "roofline",
+    "semi_synchronous",
     "stack",
     "take",
     "three_tier",
@@ -75,6 +90,7 @@ __all__ = [
     "transfer_end",
     "transfer_joules",
     "transfer_seconds",
+    "turnaround",
     "value_at",
     "work_of",
 ]
