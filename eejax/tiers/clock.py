@@ -137,7 +137,8 @@ def arrivals(
 
     Example:
       >>> turn = Turnaround(np.zeros(2), np.array([1.0, 10.0]), np.zeros(2))
-      >>> arrivals(turn, events=5, concurrency=2, seed=0).client.tolist()  # One is ten times faster.
+      >>> found = arrivals(turn, events=5, concurrency=2, seed=0)  # One is ten times faster.
+      >>> found.client.tolist()
       [0, 0, 0, 0, 0]
     """
     clients = len(turn.train_s)
