@@ -238,11 +238,28 @@ OBJECTIVES: Mapping[str, Callable[[Plan], float]] = MappingProxyType(
         "end_energy": lambda plan: float(plan.energy_j[:, 0].mean()),
         "money": lambda plan: float(plan.money_usd.mean()),
         "bytes": lambda plan: float(sum(plan.link_bytes.values())),
+        "pipeline": lambda plan: float(period(plan).mean()),
     }
 )
 """What a plan can be judged by, all for one sample and the less the better: mean and largest
 latency over the end devices in seconds, mean energy of all tiers and of the end device alone in
-joules, mean money in US dollars, and bytes over all links both ways."""
+joules, mean money in US dollars, bytes over all links both ways, and the mean `period` of a pipeline
+in seconds."""
+
+
+def period(plan: Plan) -> np.ndarray:
+    """Models the time between two answers when samples follow each other without a pause.
+
+    Every tier and every link works on a sample of its own, so the longest of them counts. A link
+    carries one message at a time, whichever its direction.
+
+    Args:
+      plan: a priced plan.
+
+    Returns:
+      Seconds for each end device, ``[ends]``.
+    """
+    return np.hstack([plan.parts["compute_s"], plan.parts["transfer_s"]]).max(1)
 
 
 def weights_of(objective: Objective) -> dict[str, float]:

@@ -89,22 +89,26 @@ def random_topology(rng, tiers, ends=3):
 
 def slow_costs(graph, topology, tier, reach, answer, setup_s, usd_per_hour, usd_per_gb):
     """Follows one sample of each fate and each end device; expected values of all objectives."""
-    latency, energy, end_energy, money, carried = [], [], [], [], []
+    latency, energy, end_energy, money, carried, period = [], [], [], [], [], []
     leaves = [a - b for a, b in zip(reach, [*reach[1:], 0])]
     for end in range(topology.tiers[0].nodes):
         path = topology.path(end)
         nodes = [t.device(n) for t, n in zip(topology.tiers, path)]
         links = [t.link(n) for t, n in zip(topology.tiers[:-1], path)]
         seconds = joules = above = moved = usd = 0.0
+        busy = {}
         for last, p in enumerate(leaves):
             own = rest = 0.0
             for layer, k in list(zip(graph.layers, tier))[: last + 1]:
                 s = roofline(nodes[k], layer.flops, layer.bytes_moved)
+                busy["node", k] = busy.get(("node", k), 0) + p * s
                 own, rest = (own + s, rest) if k == 0 else (own, rest + s)
                 joules += p * nodes[k].busy_w * s
                 above += p * nodes[k].busy_w * s * (k > 0)
                 usd += p * usd_per_hour[k] * s / 3600
             rest += sum(setup_s[k] for k in range(max(tier[: last + 1])))
+            for k in range(max(tier[: last + 1])):
+                busy["link", k] = busy.get(("link", k), 0) + p * setup_s[k]
             hops = [(answer, k, "down") for k in range(tier[last])]
             for tensor in graph.tensors:
                 read = [tier[i] for i in tensor.consumers if i <= last]
@@ -112,7 +116,9 @@ def slow_costs(graph, topology, tier, reach, answer, setup_s, usd_per_hour, usd_
                 hops += [(tensor.nbytes, k, "up") for k in range(made, max(read, default=0))]
                 hops += [(tensor.nbytes, k, "down") for k in range(min(read, default=made), made)]
             for nbytes, k, way in hops:
-                rest += transfer_seconds(links[k], nbytes, way)
+                s = transfer_seconds(links[k], nbytes, way)
+                rest += s
+                busy["link", k] = busy.get(("link", k), 0) + p * s
                 joules += p * transfer_joules(links[k], nbytes, way)
                 above += p * transfer_joules(links[k], nbytes, way) * (k > 0)
                 moved += p * nbytes
@@ -124,7 +130,9 @@ def slow_costs(graph, topology, tier, reach, answer, setup_s, usd_per_hour, usd_
         end_energy.append(joules - above)
         money.append(usd)
         carried.append(moved)
-    mean = [float(np.mean(values)) for values in (latency, energy, end_energy, money, carried)]
+        period.append(max(busy.values()))
+    kept = (latency, energy, end_energy, money, carried, period)
+    mean = [float(np.mean(values)) for values in kept]
     return dict(zip(OBJECTIVES, [mean[0], max(latency), *mean[1:]]))
 
 

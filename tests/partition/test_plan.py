@@ -94,6 +94,7 @@ def test_chain_over_three_tiers():
             "end_energy": 6.787,
             "money": 0,
             "bytes": 8000,
+            "pipeline": 2.0,
         }
     )
 
