@@ -243,8 +243,8 @@ OBJECTIVES: Mapping[str, Callable[[Plan], float]] = MappingProxyType(
 )
 """What a plan can be judged by, all for one sample and the less the better: mean and largest
 latency over the end devices in seconds, mean energy of all tiers and of the end device alone in
-joules, mean money in US dollars, bytes over all links both ways, and the mean `period` of a pipeline
-in seconds."""
+joules, mean money in US dollars, bytes over all links both ways, and the mean `period` of a
+pipeline in seconds."""
 
 
 def period(plan: Plan) -> np.ndarray:
