@@ -68,8 +68,8 @@ class Dense(nn.Module):
 class GroupNorm(nn.Module):
     """Normalises each sample by the mean and variance of groups of its channels.
 
-    There is no batch normalisation in eejax: its running statistics are those of one client's data,
-    and are neither parameters that can be averaged nor shared between clients.
+    No model that trains in eejax has batch normalisation: its running statistics are those of one
+    client's data, and are neither parameters that can be averaged nor shared between clients.
 
     The mean of a group is the mean of its channels' means, so images keep their shape. On CPU this
     alone trains 1.3 to 1.8 times faster than ``flax.linen.GroupNorm``, which reshapes them; numbers

@@ -52,6 +52,7 @@ def linen_stage(name: str, module: nn.Module) -> Stage:
     return Stage(name, init, apply)
 
 
+@jax.named_scope("to_float")
 def to_float(images: jax.Array) -> jax.Array:
     """Scales integer images from 0..255 to [-1, 1]; floats stay as they are.
 
