@@ -87,9 +87,10 @@ def cut(costs: Costs) -> np.ndarray:
     bounds = [total(relative, x) for x in known]
     best, bound = known[int(np.argmin(bounds))], min(bounds)
     if not np.isfinite(bound):
-        bound = capacity[np.isfinite(capacity)].sum()
+        bound = capacity[np.isfinite(capacity)].sum() or 1.0
     while bound > 0:
-        x = _solve(vertices, tail, head, capacity, bound, layers, tiers - 1)
+        beyond = source_side(vertices, tail, head, capacity, bound)
+        x = beyond[2 : 2 + layers * (tiers - 1)].reshape(layers, -1).sum(1)
         cost = total(relative, x)
         if not np.isfinite(cost):
             raise ValueError("every placement is forbidden: no tier is left to some layers")
@@ -153,15 +154,21 @@ def _network(costs: Costs) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     return count, tail[keep], head[keep], capacity[keep]
 
 
-def _solve(
-    vertices: int,
-    tail: np.ndarray,
-    head: np.ndarray,
-    capacity: np.ndarray,
-    bound: float,
-    layers: int,
-    links: int,
+def source_side(
+    vertices: int, tail: np.ndarray, head: np.ndarray, capacity: np.ndarray, bound: float
 ) -> np.ndarray:
+    """Cuts a network in integer units of a bound.
+
+    Args:
+      vertices: their number; vertex 0 is the source and 1 the sink.
+      tail: of each arc, ``[arcs]``.
+      head: of each arc.
+      capacity: of each arc, may be infinite.
+      bound: capacity of a known cut, above 0.
+
+    Returns:
+      Which vertices are on the side of the source of the smallest such cut, bool ``[vertices]``.
+    """
     # No arc above the bound is in the best cut, so all arcs of twice as much are the same: they are
     # above it however the others are rounded.
     units = np.rint(np.minimum(capacity / bound, 2) * 2 ** (_BITS - 1)).astype(np.int64)
@@ -172,6 +179,6 @@ def _solve(
     left = matrix - flow  # In 64 bits: against the direction of a flow both add up.
     left.data = (left.data > 0).astype(np.int32)
     left.eliminate_zeros()
-    beyond = np.zeros(vertices, bool)
-    beyond[breadth_first_order(left, SOURCE, return_predecessors=False)] = True
-    return beyond[2 : 2 + layers * links].reshape(layers, links).sum(1)
+    side = np.zeros(vertices, bool)
+    side[breadth_first_order(left, SOURCE, return_predecessors=False)] = True
+    return side

@@ -226,7 +226,14 @@ def fastest_codecs(rates: Rates) -> np.ndarray:
     weight = [
         np.bincount(a, minlength=t.nodes) for a, t in zip(rates.ancestor, rates.topology.tiers)
     ]
-    mean = [[s @ w for s in seconds] for seconds, w in zip(rates.up_s, weight)]
+    # A codec that cannot be used anywhere is never the fastest, also where no end device is.
+    mean = [
+        [
+            np.where(np.isfinite(s).all(1), np.where(np.isfinite(s), s, 0) @ w, np.inf)
+            for s in seconds
+        ]
+        for seconds, w in zip(rates.up_s, weight)
+    ]
     return np.array(mean).argmin(1).T
 
 

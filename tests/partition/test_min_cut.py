@@ -212,3 +212,26 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             min_cut(graph, topology, **keywords)
+
+
+def test_an_unusable_codec_is_never_chosen_and_nothing_free_is_forbidden():
+    layers = (Layer("a", 1e6, 0, 1), Layer("b", 1e12, 0, 1))
+    tensors = (Tensor("x", -1, (0,), 1e6), Tensor("u", 0, (1,), 1e6))
+    graph = LayerGraph(layers, tensors, "layer")
+    never = LinkCodec("never", [np.inf, np.inf])
+    plan = price(graph, three_tier(ends=1), ["end", "cloud"], codecs=[never])
+    assert set(plan.codecs["end", "edge"].values()) == {"graph"}
+    # Costs nothing but where it must not be.
+    layer = np.array([[np.inf, 0.0], [0.0, np.inf], [0.0, 0.0]])
+    costs = Costs(
+        layer,
+        np.array([-1, -1, 0]),
+        np.array([0, 1, 2]),
+        np.array([0, 1, 2]),
+        np.zeros((3, 1)),
+        np.full((3, 1), np.inf),
+        np.zeros((1, 1)),
+        np.array([3]),
+        np.zeros((3, 1), int),
+    )
+    assert cut(costs).tolist() == [1, 0, 1]
