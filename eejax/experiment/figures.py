@@ -71,7 +71,27 @@ class Bars(NamedTuple):
     kind = "bars"
 
 
-Figure = Lines | Bars
+class Graph(NamedTuple):
+    """A directed graph drawn from left to right, its nodes coloured by group.
+
+    Attributes:
+      title: one sentence, shown below the figure.
+      nodes: names ``[n]``, so ordered that edges go up.
+      edges: pairs of indices of nodes, ``[[from, to], ...]``.
+      groups: the group of each node, ``[n]``.
+      order: the groups as the legend lists them.
+    """
+
+    title: str
+    nodes: list[str]
+    edges: list[list[int]]
+    groups: list[str]
+    order: list[str]
+
+    kind = "graph"
+
+
+Figure = Lines | Bars | Graph
 
 
 def check_figure(figure: Figure, where: str = "figure") -> None:
@@ -93,6 +113,17 @@ def check_figure(figure: Figure, where: str = "figure") -> None:
         if (floats(values) <= 0).any():
             refuse(f"{name} must be above 0 on a logarithmic axis")
 
+    if isinstance(figure, Graph):
+        count = len(figure.nodes)
+        if not count or len(figure.groups) != count:
+            refuse(f"there must be a group for each of the {count} nodes, and at least one node")
+        for group in figure.groups:
+            if group not in figure.order:
+                refuse(f"group {group!r} is not in the order {', '.join(figure.order)}")
+        for edge in figure.edges:
+            if len(edge) != 2 or not 0 <= edge[0] < edge[1] < count:
+                refuse(f"edge {edge} must be two ascending indices below {count}")
+        return
     if isinstance(figure, Bars):
         count = len(figure.categories)
         if not count or not figure.series:
@@ -139,7 +170,13 @@ def describe(figure: Figure) -> str:
       >>> describe(Bars("Who leaves where", "samples", ["exit 1", "exit 2"], {"test": [80, 20]}))
       'Bar chart of samples for exit 1, exit 2. test: 80, 20.'
     """
-    if isinstance(figure, Bars):
+    if isinstance(figure, Graph):
+        parts = [f"Graph of {len(figure.nodes)} nodes and {len(figure.edges)} edges"]
+        for group in figure.order:
+            mine = [n for n, g in zip(figure.nodes, figure.groups) if g == group]
+            listed = ", ".join(mine) if len(mine) <= FEW else f"{mine[0]} to {mine[-1]}"
+            parts.append(f"{group}: {len(mine)} nodes" + (f", {listed}" if mine else ""))
+    elif isinstance(figure, Bars):
         parts = [f"Bar chart of {figure.ylabel} for {', '.join(figure.categories)}"]
         for label, values in figure.series.items():
             few = ", ".join(amount(value, figure.unit) for value in values)

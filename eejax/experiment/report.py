@@ -17,7 +17,7 @@ from rich.text import Text
 
 import eejax
 from eejax.experiment.drawing import figure_svg
-from eejax.experiment.figures import Bars, Lines, check_figure
+from eejax.experiment.figures import Bars, Figure, Graph, Lines, check_figure
 from eejax.experiment.page import page, paragraphs
 from eejax.experiment.plain import CONTROL, from_plain, say, to_plain
 from eejax.experiment.tables import Table, check_table, table_html, table_rich
@@ -40,7 +40,7 @@ class Section(NamedTuple):
     title: str
     text: str
     tables: tuple[Table, ...] = ()
-    figures: tuple[Lines | Bars, ...] = ()
+    figures: tuple[Lines | Bars | Graph, ...] = ()
 
 
 class Report(NamedTuple):
@@ -230,7 +230,7 @@ def print_report(console: Console, report: Report) -> None:
             console.print(table_rich(table, number, console))
 
 
-def _figure_html(figure: Lines | Bars, number: int) -> str:
+def _figure_html(figure: Figure, number: int) -> str:
     caption = f"<b>Figure {number}.</b> {escape(figure.title)}"
     svg = figure_svg(figure, f"figure-{number}")
     return f"<figure>{svg}\n<figcaption>{caption}</figcaption></figure>"

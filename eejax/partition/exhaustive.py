@@ -17,7 +17,12 @@ MAX_ROWS = 10_000_000
 
 
 def exhaustive(
-    graph: LayerGraph, topology: Topology, objective: Objective = "latency", **keywords: Any
+    graph: LayerGraph,
+    topology: Topology,
+    objective: Objective = "latency",
+    *,
+    most: int = MAX_PLANS,
+    **keywords: Any,
 ) -> list[Plan]:
     """Prices every placement, or when data go up only every one in which they do.
 
@@ -28,6 +33,7 @@ def exhaustive(
       graph: a model, of a few dozen layers at most if a chain.
       topology: the system.
       objective: what to sort by, one of `OBJECTIVES` or weights of several.
+      most: placements to price before giving up.
       **keywords: as for `rates_of`; ``codecs`` are taken as for `price`, the fastest.
 
     Returns:
@@ -49,7 +55,7 @@ def exhaustive(
     """
     rates = rates_of(graph, topology, **keywords)
     run = pricer(rates)
-    assignments = _placements(rates)
+    assignments = _placements(rates, most)
     ends = topology.tiers[0].nodes
     if len(assignments) * ends > MAX_ROWS:
         raise ValueError(
@@ -79,7 +85,7 @@ def best(plans: Sequence[Plan]) -> Plan:
     raise ValueError(f"none of {len(plans)} plans is feasible{why}")
 
 
-def _placements(rates: Rates) -> list[tuple[int, ...]]:
+def _placements(rates: Rates, most: int) -> list[tuple[int, ...]]:
     graph, tiers = rates.graph, len(rates.topology.tiers)
     above: list[list[int]] = [[] for _ in graph.layers]
     for tensor in graph.tensors if not rates.down_s else ():
@@ -93,9 +99,9 @@ def _placements(rates: Rates) -> list[tuple[int, ...]]:
             for head in partial
             for tier in range(max((head[j] for j in above[i]), default=0), tiers)
         ]
-        if len(partial) > MAX_PLANS:
+        if len(partial) > most:
             raise ValueError(
-                f"{len(graph.layers)} layers on {tiers} tiers have more than {MAX_PLANS} "
+                f"{len(graph.layers)} layers on {tiers} tiers have more than {most} "
                 "placements; group them into fewer layers"
             )
     return partial

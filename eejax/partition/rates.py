@@ -118,6 +118,8 @@ def rates_of(
         raise ValueError(f"answer_nbytes must be >= 0, got {answer_nbytes}")
     flops, bytes_moved, _ = np.array([layer[1:] for layer in graph.layers], float).T
     if layer_seconds is None:
+        if not (flops.any() or bytes_moved.any()):
+            raise ValueError("the graph tells neither FLOP nor bytes moved; give layer_seconds")
         layer_s = [roofline(t.devices, flops[:, None], bytes_moved[:, None]) for t in tiers]
     else:
         given = _amounts("layer_seconds", layer_seconds, (layers, links + 1))

@@ -212,6 +212,9 @@ def test_wrong_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             min_cut(graph, topology, **keywords)
+    free = tuple(layer._replace(flops=0, bytes_moved=0) for layer in graph.layers)
+    with pytest.raises(ValueError, match="neither FLOP nor bytes moved; give layer_seconds"):
+        min_cut(graph._replace(layers=free), topology)
 
 
 def test_an_unusable_codec_is_never_chosen_and_nothing_free_is_forbidden():
