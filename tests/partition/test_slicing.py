@@ -232,7 +232,8 @@ def test_exported_tiers_run_at_any_batch(name):
         assert set(program.makes) == set(fixed.makes)
         if importlib.util.find_spec("flatbuffers"):
             again = jax.export.deserialize(program.exported.serialize())
-            assert again.in_avals == program.exported.in_avals
+            # Open batches of two scopes are never equal, so compare how they are written.
+            assert str(again.in_avals) == str(program.exported.in_avals)
     for batch in (1, 3, 8):
         data = jax.tree.map(lambda leaf, n=batch: np.concatenate([leaf, leaf[::-1]])[:n], x)
         expected = jax.jit(apply)(params, data)

@@ -66,7 +66,7 @@ class Phase(NamedTuple):
     Attributes:
       start: first tick.
       stop: the tick after the last.
-      steps: of a period of ticks.
+      steps: of a period of ticks, one each; equal ones in a row share their code.
     """
 
     start: int
@@ -193,23 +193,35 @@ def assign_slots(intervals: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _phases(schedule: Schedule, rows: Row) -> tuple[Phase, ...]:
-    """Cuts where forwards have ended before backwards begin, as in GPipe."""
+    """Cuts where forwards have ended before backwards begin, or before whole turns of chunks."""
     forward, backward = (np.flatnonzero((t >= 0).any(1)) for t in schedule[1:3])
     split = int(forward[-1]) + 1
-    cuts = [0, split, schedule.ticks] if split <= backward[0] else [0, schedule.ticks]
+    if split > backward[0]:
+        split = schedule.ticks % _turn(schedule)
+    cuts = sorted({0, split, schedule.ticks})
     return tuple(_phase(schedule, rows, start, stop) for start, stop in pairwise(cuts))
 
 
 def _phase(schedule: Schedule, rows: Row, start: int, stop: int) -> Phase:
-    """Takes ticks in pairs where devices alternate, so that no message of a permute is empty."""
+    """Takes ticks in periods in which devices take turns, so that few messages are empty.
+
+    These are the two ticks of devices that alternate, and the turn of a device through its chunks,
+    of which only some cross from the last device to the first, or back.
+    """
     both = [table[start:stop] >= 0 for table in (schedule.forward, schedule.backward)]
     alternate = all(t.any() and not (t[::2].any(0) & t[1::2].any(0)).any() for t in both)
-    period = 2 if alternate and (stop - start) % 2 == 0 else 1
+    period = 2 if alternate else _turn(schedule)
+    period = 1 if (stop - start) % period else period
     return Phase(
         start,
         stop,
         tuple(_step(schedule, rows, slice(start + i, stop, period)) for i in range(period)),
     )
+
+
+def _turn(schedule: Schedule) -> int:
+    """Counts the ticks after which a device runs the same chunk for the next micro-batches."""
+    return schedule.chunks * schedule.stages if schedule.chunks > 1 else 1
 
 
 def _step(schedule: Schedule, rows: Row, ticks: slice) -> Step:

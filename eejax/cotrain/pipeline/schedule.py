@@ -130,9 +130,14 @@ def interleaved(stages: int, microbatches: int, chunks: int = 2) -> Schedule:
 
     The order on each device is that of Megatron; here a forward and a backward share a tick, as in
     `fused`. Bubble ``(S - 1) / (v M + S - 1)``, for v times the messages. Device s holds
-    ``min(2 (S - 1 - s) + (v - 1) S + 1, v M)`` inputs of chunks. Messages are
-    ``(v M + v S + S - 2) / (v M - M / S)`` of those needed: in lock-step the link from the last
-    device to the first carries as many as the others.
+    ``min(2 (S - 1 - s) + (v - 1) S + 1, v M)`` inputs of chunks.
+
+    Each of M micro-batches crosses ``v S - 1`` cuts both ways, ``2 M (v S - 1)`` messages. Within a
+    turn of ``v S`` ticks, the link from the last device to the first is left out of the permute
+    while the last chunk runs, so messages are ``1 + S / M + (S - 2)^2 / (2 M (v S - 1))`` of those
+    needed (from ``M = 2 S`` on; fewer for ``M = S``), at most ``(M + 2 S - 2) / M`` as in `fused`.
+    What remains is the fill and the drain: in lock-step a permute of one program has the same pairs
+    in every turn.
 
     Args:
       stages: S, the number of devices.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -172,6 +173,12 @@ def run_ticks(
             dys = _put(dys, _send(dx, axis, step.gradients), row.arriving_gradient)
         return state, total, dinputs, xs, dys, saved
 
+    def ticks(carry: PyTree, rows: jax.Array, step: Step) -> PyTree:
+        """Runs ticks of the same code."""
+        if len(rows) == 1:
+            return tick(carry, row_at(rows[0]), step)
+        return lax.scan(lambda carry, r: (tick(carry, row_at(r), step), None), carry, rows)[0]
+
     columns, structure = jax.tree.flatten(plan.rows)
     table = np.stack(columns, -1)  # One table for all, so that a tick reads it once.
 
@@ -192,8 +199,11 @@ def run_ticks(
     for phase in plan.phases:
 
         def body(carry, rows, steps=phase.steps):
-            for i, step in enumerate(steps):
-                carry = tick(carry, row_at(rows[i]), step)
+            done = 0
+            for step, same in groupby(steps):
+                count = len(list(same))
+                carry = ticks(carry, rows[done : done + count], step)
+                done += count
             return carry, None
 
         rows = table[phase.start : phase.stop].reshape(-1, len(phase.steps), *table.shape[1:])

@@ -28,6 +28,7 @@ from eejax.cotrain.replica.ring_all_reduce import (
 )
 from eejax.cotrain.replica.synchronous import FLAT, Reduce, data_parallel
 from eejax.cotrain.replica.zero import zero
+from eejax.cotrain.replica.zero3 import Layered, layered_loss, zero3
 
 __all__ = [
     "FLAT",
@@ -36,6 +37,7 @@ __all__ = [
     "AsyncState",
     "Batch",
     "GradFn",
+    "Layered",
     "Reduce",
     "Replica",
     "ReplicaState",
@@ -49,6 +51,7 @@ __all__ = [
     "gossip",
     "hier_bytes",
     "hier_psum",
+    "layered_loss",
     "mean_grad",
     "measure_speed",
     "metropolis",
@@ -66,4 +69,5 @@ __all__ = [
     "split",
     "step_seconds",
     "zero",
+    "zero3",
 ]

@@ -67,15 +67,33 @@ def accumulate(
         )
         return Sums(each(grads), weight, metrics)
 
-    def add(sums, xs):
-        return jax.tree.map(jnp.add, sums, one(*xs)), None
+    return add_up(one, (batch, keys))
+
+
+def add_up(one: Callable[..., PyTree], xs: tuple[PyTree, ...]) -> PyTree:
+    """Adds up the results of a function, one after the other.
+
+    Args:
+      one: ``(*x) -> tree``.
+      xs: its arguments, leaves ``[n, ...]``.
+
+    Returns:
+      The sum of the n trees.
+
+    Example:
+      >>> add_up(lambda a, b: a * b, (jnp.array([1, 2]), jnp.array([3, 4]))).tolist()
+      11
+    """
+
+    def add(sums, x):
+        return jax.tree.map(jnp.add, sums, one(*x)), None
 
     def zeros(x):
         kind = x.manual_axis_type  # None outside of shard_map.
         return cast_varying(jnp.zeros(x.shape, x.dtype), kind.varying if kind else ())
 
-    first = jax.eval_shape(lambda xs: one(*jax.tree.map(lambda x: x[0], xs)), (batch, keys))
-    return jax.lax.scan(add, jax.tree.map(zeros, first), (batch, keys))[0]
+    first = jax.eval_shape(lambda xs: one(*jax.tree.map(lambda x: x[0], xs)), xs)
+    return jax.lax.scan(add, jax.tree.map(zeros, first), xs)[0]
 
 
 def node_keys(key: jax.Array, count: Any, shape: tuple[int, int], axes: tuple[str, ...]):

@@ -47,8 +47,8 @@ def zero(
     ===== ============ ================ =============== =========================================
 
     Plain data parallelism sends 2 as well. Numbers are the same in all stages. Stage 3 gathers the
-    whole model for the length of a step, so between steps memory is 1/n, within a step it is not;
-    to gather layer by layer, the layers must know, as in fully sharded tensor layouts.
+    whole model for the length of a step, so between steps memory is 1/n, within a step it is not:
+    `zero3` gathers a stack of layers one by one.
 
     A leaf is sharded along its largest dimension that n divides, and keeps its shape, so a
     checkpoint does not depend on n. A leaf without such a dimension stays whole everywhere, and
@@ -105,18 +105,18 @@ def zero(
     def body(laid, state, batch, key):
         if stage == 3:  # Shards do not tell along which dimension they were cut, but specs do.
             dims = jax.tree.map(lambda s: len(s) - 1, laid.params)
-            params = cast_varying(jax.tree.map(gather, state.params, dims), axes)
+            params = cast_varying(jax.tree.map(gathered, state.params, dims), axes)
         else:
             dims = jax.tree.map(lambda x: shard_dim(x.shape, n), state.params)
             params = cast_varying(state.params, axes)
         keys = node_keys(key, state.count, batch.weights.shape[:2], axes)
         if stage == 1:
             sums = accumulate(grad_fn, params, *flatten(batch, keys))
-            grads = jax.tree.map(scatter, sums.grads, dims)
+            grads = jax.tree.map(scattered, sums.grads, dims)
         else:
             sums = accumulate(
                 grad_fn, params, *flatten(batch, keys),
-                each=lambda grads: jax.tree.map(scatter, grads, dims),
+                each=lambda grads: jax.tree.map(scattered, grads, dims),
             )  # fmt: skip
             grads = sums.grads
         grads = jax.tree.map(lambda g, dim: jax.lax.psum(g, axes) if dim < 0 else g, grads, dims)
@@ -125,22 +125,20 @@ def zero(
         updates, opt_state = tx.update(mean(grads, weight), state.opt_state, own)
         new = optax.apply_updates(own, updates)
         if stage < 3:
-            new = jax.tree.map(gather, new, dims)
+            new = jax.tree.map(gathered, new, dims)
         return ReplicaState(new, opt_state, state.count + 1), mean(metrics, weight)
 
-    def scatter(g, dim):
-        if dim < 0:
-            return g
-        return jax.lax.psum_scatter(g, axes, scatter_dimension=dim, tiled=True)
+    def scattered(g, dim):
+        return scatter(g, dim, axes)
+
+    def gathered(x, dim):
+        return gather(x, dim, axes, to="invarying")
 
     def cut(x, dim):
         if dim < 0:
             return x
         size = x.shape[dim] // n
         return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axes) * size, size, dim)
-
-    def gather(x, dim):
-        return x if dim < 0 else jax.lax.all_gather(x, axes, axis=dim, tiled=True, to="invarying")
 
     def nbytes(params, batch):
         nodes, micro = batch.weights.shape[:2]
@@ -175,6 +173,18 @@ def shard_dim(shape: Sequence[int], n: int) -> int:
         key=lambda dim: shape[dim],
         default=-1,
     )
+
+
+def gather(x: jax.Array, dim: int, axes: Sequence[str], to: str = "varying") -> jax.Array:
+    """Gathers the shards of a leaf along a dimension, inside `jax.shard_map`; none at -1."""
+    return x if dim < 0 else jax.lax.all_gather(x, axes, axis=dim, tiled=True, to=to)
+
+
+def scatter(g: jax.Array, dim: int, axes: Sequence[str]) -> jax.Array:
+    """Sums a leaf over devices, each of which gets its shard; the leaf itself at -1."""
+    if dim < 0:
+        return g
+    return jax.lax.psum_scatter(g, axes, scatter_dimension=dim, tiled=True)
 
 
 def check_elementwise(tx: optax.GradientTransformation, params: PyTree, n: int) -> None:

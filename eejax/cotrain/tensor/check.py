@@ -1,6 +1,5 @@
 """Sizes and meshes that a layout cannot serve, refused early and by name."""
 
-import difflib
 import itertools
 import math
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from collections.abc import Mapping
 from jax.sharding import Mesh
 
 from eejax.cotrain.tensor.layout import Layout, split
+from eejax.names import suggest
 
 
 def check(layout: Layout, mesh: Mesh | Mapping[str, int], **sizes: int) -> None:
@@ -46,9 +46,9 @@ def check(layout: Layout, mesh: Mesh | Mapping[str, int], **sizes: int) -> None:
     ways |= dict.fromkeys(inside, (inner_features, up_out, down_in))
     for axis in itertools.chain(layout.axes, act_tokens):
         if axis not in shape:
-            near = difflib.get_close_matches(axis, shape, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"axis {axis!r} is not in the mesh, whose axes are {shape}{hint}")
+            raise ValueError(
+                f"axis {axis!r} is not in the mesh, whose axes are {shape}{suggest(axis, shape)}"
+            )
     for name, size in sizes.items():
         if name not in ways:
             raise ValueError(f"size must be one of {tuple(ways)}, got {name!r}")

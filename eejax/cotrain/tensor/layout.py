@@ -1,7 +1,6 @@
 """Where tensors lie: one frozen `Layout` a scheme, all of it partition specs over mesh axes."""
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,6 +8,8 @@ from typing import Any, NamedTuple
 from jax.lax import with_sharding_constraint
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from eejax.names import suggest
 
 Axes = tuple[str, ...]
 
@@ -227,8 +228,7 @@ def layout(scheme: str, axes: Sequence[str] | None = None, batch: Sequence[str] 
       ((('x', 'y'), 'z'), (('z', 'x'), 'y'))
     """
     if scheme not in _SCHEMES:
-        near = difflib.get_close_matches(str(scheme), SCHEMES, 1, 0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = suggest(str(scheme), SCHEMES)
         raise ValueError(f"scheme must be one of {SCHEMES}, got {scheme!r}{hint}")
     letters, *specs = _SCHEMES[scheme]
     axes, batch = tuple(letters if axes is None else axes), tuple(batch)

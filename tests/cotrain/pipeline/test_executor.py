@@ -1,4 +1,7 @@
-"""Pipelines equal one device, send what theory says, and hold what the schedule promises."""
+"""Pipelines equal one device, send what theory says, and hold what the schedule promises.
+
+The error of a gradient is relative to its norm, ``||g - g'|| / ||g'||`` of a leaf: at most 1e-6.
+"""
 
 import functools
 import os
@@ -134,12 +137,21 @@ def test_permutes_send_little_more_than_theory(name):
 
 
 def test_permutes_of_chunks():
-    schedule, _ = CASES["interleaved"]
-    sent = collectives(compiled("interleaved"), mesh()).by_kind["collective-permute"]
-    # All S devices send both ways in every tick; at best, M cross each of 2 S - 1 cuts both ways.
-    assert sent == 2 * schedule.ticks * ACT
+    """At best M cross each of 2 S - 1 cuts both ways; the wrap of the ring is left out if idle."""
+    found = collectives(compiled("interleaved"), mesh())
     ideal = 2 * M * (2 * S - 1) / S * ACT
-    assert sent / ideal == pytest.approx((2 * M + 3 * S - 2) / (2 * M) * 2 * S / (2 * S - 1))
+    ratio = 1 + S / M + (S - 2) ** 2 / (2 * M * (2 * S - 1))
+    assert found.by_kind["collective-permute"] == pytest.approx(ratio * ideal, rel=1e-12)
+    assert ratio < (M + 2 * S - 2) / M
+
+
+def test_permutes_of_chunks_at_32_microbatches():
+    """Issue: within (M + 2 S - 2) / M = 1.19 of ideal; 508 messages of 448, so 1.134."""
+    schedule = interleaved(S, 32, chunks=2)
+    step = value_and_grad(equal(stage_fn, loss_fn), schedule, mesh(), grad_axes=("dp",))
+    args = trees.abstract((stack(layers(2 * S), schedule), *data(32)))
+    found = collectives(jax.jit(step).lower(*args).compile(), mesh())
+    assert found.by_kind["collective-permute"] == 508 / S * ACT
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -317,7 +329,7 @@ for schedule, copies in ((interleaved(8, 16, chunks=2), 2), (fused(16, 16), 1)):
     value, grads = step(stack(params, schedule), x, x)
     assert abs(value - expected) < 1e-6 * expected
     for a, b in zip(unstack(grads), own):
-        assert jnp.linalg.norm(a - b) < 2e-6 * jnp.linalg.norm(b)
+        assert jnp.linalg.norm(a - b) < 1e-6 * jnp.linalg.norm(b)
 print(jax.device_count(), "devices")
 """
 

@@ -47,10 +47,37 @@ def test_one_f_one_b_alternates_senders():
     assert (odd.activations, odd.gradients) == (((1, 2),), ((2, 1),))
 
 
-def test_chunks_close_the_ring():
-    (phase,) = make_plan(interleaved(3, 3, chunks=2), True).phases
-    assert phase.steps[0].activations == ((0, 1), (1, 2), (2, 0))
-    assert phase.steps[0].gradients == ((0, 2), (1, 0), (2, 1))
+def test_chunks_close_the_ring_only_while_one_follows():
+    """Of a turn of 6 ticks, the last device sends to the first in 3, and the first back in 3."""
+    fill, turns = make_plan(interleaved(3, 6, chunks=2), True).phases
+    assert (fill.start, fill.stop, turns.start, turns.stop) == (0, 1, 1, 19)
+    assert [tuple(step) for step in fill.steps] == [(True, False, ((0, 1),), ())]
+    forward, backward = ((0, 1), (1, 2)), ((1, 0), (2, 1))
+    assert [step.activations == (*forward, (2, 0)) for step in turns.steps] == [0, 1, 1, 1, 0, 0]
+    assert [step.gradients == ((0, 2), *backward) for step in turns.steps] == [1, 1, 1, 0, 0, 0]
+    assert {step.activations for step in turns.steps} == {forward, (*forward, (2, 0))}
+    assert {step.gradients for step in turns.steps} == {backward, ((0, 2), *backward)}
+
+
+def messages(plan):
+    """Of all devices, in the whole program."""
+    return sum(
+        (phase.stop - phase.start) // len(phase.steps) * len(step.activations + step.gradients)
+        for phase in plan.phases
+        for step in phase.steps
+    )
+
+
+@pytest.mark.parametrize("v", [2, 3, 4])
+@pytest.mark.parametrize(("S", "M"), [(2, 2), (2, 8), (3, 6), (4, 8), (4, 32), (4, 64), (8, 16)])
+def test_messages_of_chunks(S, M, v):
+    ratio = messages(make_plan(interleaved(S, M, chunks=v), True)) / (2 * M * (v * S - 1))
+    if M >= 2 * S:
+        expected = 1 + S / M + (S - 2) ** 2 / (2 * M * (v * S - 1))
+        assert ratio == pytest.approx(expected, rel=1e-12)
+    assert ratio <= (M + 2 * S - 2) / M
+    if (S, M, v) == (4, 32, 2):
+        assert messages(make_plan(interleaved(S, M, chunks=v), True)) == 508  # Of 448 needed.
 
 
 @pytest.mark.parametrize("recompute", [True, False])

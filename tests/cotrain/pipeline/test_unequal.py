@@ -1,4 +1,11 @@
-"""End, edge and cloud with stages of their own: equal to one device, and only theirs is held."""
+"""End, edge and cloud with stages of their own: equal to one device, and only theirs is held.
+
+The error of a gradient is relative to its norm, ``||g - g'|| / ||g'||`` of a leaf. In float32 a
+convolutional net on one device is itself farther than 1e-6 from the true gradient, which float64
+shows; in float64 the pipeline equals one device to 1e-12, so the rest is rounding.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +25,29 @@ from eejax.cotrain.pipeline import (
 )
 from eejax.cotrain.pipeline.unequal import cross_entropy
 from eejax.models import all_logits, branchy_cnn, init, staged_mlp
+from eejax.models.flax_stage import to_float
 from eejax.tiers import make_mesh
 
 M, BATCH = 3, 4
 
 
-def assert_equal(tree, expected, tolerance=2e-6):
+def errors(tree, expected):
+    """Of every leaf; a leaf that must be zero has an error unless it is."""
     assert jax.tree.structure(tree) == jax.tree.structure(expected)
+    found = []
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected)):
         assert a.shape == b.shape
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b) + 1e-9
+        found.append(np.linalg.norm(a - b) / np.linalg.norm(b) if b.any() else float(a.any()))
+    return found
+
+
+def assert_equal(tree, expected, tolerance=1e-6):
+    assert max(errors(tree, expected)) <= tolerance
+
+
+def in_float64(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
 def pipelined(model, params, batch, assignment, make, weights=None):
@@ -57,18 +76,37 @@ def one_device(model, params, batch, weights):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-def test_branchy_cnn_on_three_tiers_trains_all_exits():
-    """Raw bytes enter the end; 6 x 6 x 4 features go to the edge, 3 x 3 x 8 to the cloud."""
-    model = branchy_cnn(classes=3, widths=(4, 8, 4), hidden=8)
+CNN, THIRDS = branchy_cnn(classes=3, widths=(4, 8, 4), hidden=8), (1 / 3,) * 3
+
+
+@functools.cache
+def images():
+    """Parameters, raw bytes and labels; the same as floats; and the true gradient."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (M * BATCH, 12, 12, 1)).astype(np.uint8)
     y = rng.integers(0, 3, M * BATCH)
-    params = init(model, jax.random.key(0), x)
-    loss, grads, widths = pipelined(model, params, (x, y), (0, 1, 2), fused)
-    expected, own = one_device(model, params, (x, y), (1 / 3,) * 3)
+    params = init(CNN, jax.random.key(0), x)
+    doubles = in_float64(params), (in_float64(to_float(x)), y)
+    with jax.enable_x64(True):
+        return params, (x, y), doubles, one_device(CNN, *doubles, THIRDS)[1]
+
+
+def test_branchy_cnn_on_three_tiers_trains_all_exits():
+    """Raw bytes enter the end; 6 x 6 x 4 features go to the edge, 3 x 3 x 8 to the cloud."""
+    params, batch, _, exact = images()
+    loss, grads, widths = pipelined(CNN, params, batch, (0, 1, 2), fused)
+    expected, own = one_device(CNN, params, batch, THIRDS)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
-    assert_equal(grads, own)
+    # As near to the true gradient as one device, to 1e-6.
+    assert max(errors(grads, exact)) <= max(errors(own, exact)) + 1e-6
     assert widths == (6 * 6 * 4, 3 * 3 * 8)
+
+
+@pytest.mark.slow
+def test_what_is_left_in_float32_is_rounding():
+    _, _, doubles, exact = images()
+    with jax.enable_x64(True):
+        assert_equal(pipelined(CNN, *doubles, (0, 1, 2), fused)[1], exact, 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +122,8 @@ def test_tiers_of_several_stages_and_exits_of_any_weight(assignment, weights, ma
     expected, own = one_device(model, params, (x, y), weights)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
     assert_equal(grads, own)
+    with jax.enable_x64(True):
+        assert_equal(grads, one_device(model, in_float64(params), (x, y), weights)[1])
     assert widths == ((10,) if assignment == (0, 0, 2, 2) else (6, 4))
 
 

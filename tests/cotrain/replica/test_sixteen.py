@@ -9,25 +9,30 @@ import pytest
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from eejax.cotrain.replica import (
-    HIERARCHICAL, async_server, data_parallel, gossip, mean_grad, ring, split, zero)
+    HIERARCHICAL, Layered, async_server, data_parallel, gossip, mean_grad, ring, split, zero, zero3)
 from eejax.tiers import collectives, make_mesh
 
 axes, key = ("cloud", "edge", "end"), jax.random.key(0)
 rng = np.random.default_rng(0)
-params = {"w": jnp.asarray(rng.normal(size=(5, 32)), jnp.float32), "b": jnp.zeros(7)}
+flat = {"w": jnp.asarray(rng.normal(size=(5, 32)), jnp.float32), "b": jnp.zeros(7)}
 batch = split(rng.normal(size=(40, 5)).astype(np.float32), [4, 1] * 8, micro=2)
 grad_fn = mean_grad(lambda p, x, key: (jnp.tanh(x @ p["w"]).sum(-1) + jnp.sin(p["b"]).sum(), {}))
+stack = Layered(lambda p, x, key: x, lambda p, x, key: x + jnp.tanh(x @ p["in"]) @ p["out"],
+                lambda p, x, data, key: (((x + p["b"][None]) ** 2).sum(-1), {}))
+draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32) / 4
+models = {"layers": {"layers": {"in": draw(3, 5, 32), "out": draw(3, 32, 5)}, "b": draw(5)}}
 delays = np.arange(16)[None] % 4
 methods = {
     "synchronous": lambda *a: data_parallel(*a),
     "hierarchical": lambda *a: data_parallel(*a, reduce=HIERARCHICAL),
     "zero1": lambda *a: zero(*a, stage=1),
     "zero3": lambda *a: zero(*a, stage=3),
+    "layers": lambda _, *a: zero3(stack, *a, remat="full"),
     "async": lambda *a: async_server(*a, delays=delays),
     "gossip": lambda *a: gossip(*a, w=ring(16)),
 }
 for name, make in methods.items():
-    out = []
+    out, params = [], models.get(name, flat)
     for shape in ((2, 2, 4), (1, 1, 1)):
         mesh = make_mesh(shape, axes)
         method = make(grad_fn, optax.sgd(0.1), mesh, axes)
@@ -51,4 +56,4 @@ def test_sixteen_devices_equal_one():
         [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("ok") == 6
+    assert done.stdout.count("ok") == 7
