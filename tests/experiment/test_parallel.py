@@ -13,7 +13,11 @@ from eejax.experiment.devices import ensure_devices
 from eejax.experiment.metrics import read_metrics
 from eejax.experiment.workdir import RunDir
 
-CONFIG = str(Path(__file__).parents[2] / "configs" / "parallel" / "language_model.py")
+FOLDER = Path(__file__).parents[2] / "configs" / "parallel"
+CONFIG = str(FOLDER / "language_model.py")
+MLP, VIT = (str(FOLDER / name) for name in ("mlp_digits.py", "vit_mnist.py"))
+ONE = ["--config.layout.data=1", "--config.layout.stages=1", "--config.layout.scheme=serial",
+       "--config.layout.grid"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,75 @@ def test_plan_lists_layouts_and_what_hurts_them(capsys):
     out = capsys.readouterr().out
     assert "3 fastest" in out
     assert "pruned by" in out
+
+
+def test_a_perceptron_learns_the_same_on_one_device(tmp_path):
+    summaries = []
+    for name, options in (("all", []), ("one", ONE)):
+        folder = tmp_path / name
+        assert main(["run", f"{MLP}:tiny", "--workdir", str(folder), "--quiet", *options]) == 0
+        summaries.append(json.loads((folder / "summary.json").read_text()))
+    here, there = summaries
+    assert here["test_accuracy"] == there["test_accuracy"] > 0.5
+    assert here["test_loss"] == pytest.approx(there["test_loss"], rel=1e-5)
+    assert 0.999 < here["bytes_over_theory"] <= 1.0
+    timing = json.loads((tmp_path / "all" / "timing.json").read_text())
+    assert timing["measured_images_per_s"] > 0
+
+
+def test_a_vision_transformer_trains_and_reports(tmp_path):
+    folder = tmp_path / "run"
+    assert main(["run", f"{VIT}:tiny", "--workdir", str(folder), "--quiet"]) == 0
+    rows = read_metrics(RunDir(folder))
+    assert rows[1]["test_loss"] < rows[0]["test_loss"]
+    assert 0 <= rows[1]["test_accuracy"] <= 1
+    assert json.loads((folder / "summary.json").read_text())["bytes_over_theory"] == 1.0
+    assert "1,000 test images" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("config", [MLP, VIT], ids=["mlp", "vit"])
+def test_models_of_images_are_planned(capsys, config):
+    assert main(["parallel", "plan", config, "--json"]) == 0
+    candidates = json.loads(capsys.readouterr().out)
+    assert {c["layout"]["scheme"] for c in candidates if not c["reason"]} >= {"serial", "2d", "3d"}
+
+
+def test_a_plan_takes_a_topology(capsys, tmp_path):
+    topology = tmp_path / "edges.toml"
+    topology.write_text("""
+        [[tiers]]
+        name = "worker"
+        nodes = [{count = 4, device = "jetson_nano", link = "lan", parent = [0, 0, 1, 1]}]
+        [[tiers]]
+        name = "switch"
+        nodes = [{count = 2, device = "edge_server", link = "wan", parent = 0}]
+        [[tiers]]
+        name = "cloud"
+        nodes = [{device = "cloud_gpu"}]
+    """)
+    option = f"--config.machine.topology={topology}"
+    assert main(["parallel", "plan", f"{MLP}:tiny", option, "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)[0]
+    assert set(best["bytes"]) == {"switch", "worker"}
+    assert best["layout"]["data"] * best["layout"]["stages"] <= 4
+    assert main(["parallel", "plan", f"{MLP}:tiny", option, "--most=2"]) == 0
+    assert "switch" in capsys.readouterr().out
+    assert main(["parallel", "plan", f"{MLP}:tiny", "--config.machine.topology=wify"]) == 2
+    assert "did you mean 'wifi'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "message"),
+    [
+        (VIT, "--config.model.patch=5", "patch must divide 28 and 28"),
+        (MLP, "--config.model.classes=8", "classes must be at least 10"),
+        (MLP, "--config.data=digit", "did you mean 'digits'"),
+        (CONFIG, "--config.data=digits", "data must be 'python_documentation'"),
+    ],
+)
+def test_wrong_models_are_named(capsys, config, option, message):
+    assert main(["parallel", "inspect", config, option]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_memory_that_does_not_suffice_is_the_bound(capsys):

@@ -1,7 +1,6 @@
-"""How a transformer is spread over devices in three ways at once, as one frozen config."""
+"""How a model is spread over devices in three ways at once, as one frozen config."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from eejax.cotrain import pipeline, tensor
+from eejax.names import suggest
 from eejax.tiers import make_mesh
 
 DATA, STAGE, TENSOR = "data", "stage", "tensor"
@@ -22,7 +22,7 @@ _SCHEDULES = tuple(name for name in pipeline.SCHEDULES if name != "pipedream")
 
 @dataclasses.dataclass(frozen=True)
 class Hybrid:
-    """How a transformer is spread: ``data`` copies of a pipeline of tensor-parallel stages.
+    """How a model is spread: ``data`` copies of a pipeline of tensor-parallel stages.
 
     Attributes:
       data: copies of the pipeline, each with its share of every micro-batch.
@@ -69,8 +69,7 @@ class Hybrid:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{field} must be a whole number of at least 1, got {value!r}")
         if self.schedule not in _SCHEDULES:
-            near = difflib.get_close_matches(str(self.schedule), _SCHEDULES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = suggest(str(self.schedule), _SCHEDULES)
             raise ValueError(f"schedule must be one of {_SCHEDULES}, got {self.schedule!r}{hint}")
         if self.chunks > 1 and self.schedule != "interleaved":
             raise ValueError(f"chunks must be 1 with schedule {self.schedule!r}, got {self.chunks}")
@@ -146,42 +145,3 @@ def make_mesh_of(
     """
     axes = tuple(tier_of(hybrid, tiers))
     return make_mesh([hybrid.sizes[a] for a in axes], axes, devices)
-
-
-def check_hybrid(
-    hybrid: Hybrid, vocabulary: int, shape: tensor.Shape, tokens: int | None = None
-) -> None:
-    """Refuses sizes that a hybrid cannot split.
-
-    Args:
-      hybrid: the layout.
-      vocabulary: number of ids.
-      shape: sizes of the layers.
-      tokens: tokens of the whole batch; not checked if None.
-
-    Raises:
-      ValueError: names what does not divide, and by what.
-
-    Example:
-      >>> shape = tensor.Shape(16, 32, 4, 4, seq=8, layers=3, causal=True)
-      >>> check_hybrid(Hybrid(stages=2), 32, shape, 64)
-      Traceback (most recent call last):
-      ValueError: layers=3 cannot be cut into stages x chunks = 2 x 1 equal parts
-    """
-    if shape.layers % (hybrid.stages * hybrid.chunks):
-        raise ValueError(
-            f"layers={shape.layers} cannot be cut into stages x chunks = "
-            f"{hybrid.stages} x {hybrid.chunks} equal parts"
-        )
-    sizes = tensor.transformer(vocabulary, shape).sizes
-    tensor.check(hybrid.layout, hybrid.sizes, **sizes)
-    if tokens is None:
-        return
-    sequences, parts = tokens // shape.seq, hybrid.data * hybrid.microbatches
-    if tokens % shape.seq or sequences % parts or not tokens:
-        raise ValueError(
-            f"tokens={tokens} must be sequences of seq={shape.seq} that data x microbatches = "
-            f"{hybrid.data} x {hybrid.microbatches} divide"
-        )
-    sizes = {"tokens": tokens // parts, "sequences": sequences // parts}
-    tensor.check(hybrid.layout, hybrid.sizes, **sizes)

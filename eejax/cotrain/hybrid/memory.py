@@ -4,9 +4,10 @@ import math
 from typing import NamedTuple
 
 import jax
+from jax.sharding import PartitionSpec as P
 
-from eejax.cotrain import tensor
 from eejax.cotrain.hybrid.hybrid import Hybrid
+from eejax.cotrain.hybrid.model import Layered
 from eejax.cotrain.hybrid.traffic import F32, layers_of, local_sizes, tokens_of
 from eejax.cotrain.pipeline.plan import make_plan
 from eejax.cotrain.tensor.layout import Plan, split
@@ -25,7 +26,7 @@ class Memory(NamedTuple):
       stash: activations and their gradients that wait for their turn.
       residuals: what the forward of one chunk leaves for its backward.
       working: the rest, at the moment when it is largest.
-      batch: ids and labels.
+      batch: inputs and labels.
     """
 
     state: float
@@ -43,8 +44,7 @@ class Memory(NamedTuple):
 
 def memory(
     hybrid: Hybrid,
-    vocabulary: int,
-    shape: tensor.Shape,
+    model: Layered,
     tokens: int,
     optimiser_words: int = 2,
 ) -> Memory:
@@ -55,8 +55,7 @@ def memory(
 
     Args:
       hybrid: the layout.
-      vocabulary: number of ids.
-      shape: sizes of the layers.
+      model: the model.
       tokens: tokens of the whole batch.
       optimiser_words: numbers that the optimiser keeps for each parameter: 0 for plain SGD, 1 with
         momentum, 2 for Adam.
@@ -68,43 +67,42 @@ def memory(
       Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022.
 
     Example:
-      >>> shape = tensor.Shape(16, 32, 4, 4, seq=8, layers=2, causal=True)
-      >>> one = memory(Hybrid(stages=2, microbatches=8), 32, shape, 256)
-      >>> memory(Hybrid(stages=2, microbatches=8), 32, shape, 512).residuals / one.residuals
+      >>> from eejax.cotrain import tensor
+      >>> from eejax.cotrain.hybrid import text_model
+      >>> model = text_model(32, tensor.Shape(16, 32, 4, 4, seq=8, layers=2, causal=True))
+      >>> one = memory(Hybrid(stages=2, microbatches=8), model, 256)
+      >>> memory(Hybrid(stages=2, microbatches=8), model, 512).residuals / one.residuals
       2.0
     """
-    layout, t, per = hybrid.layout, tokens_of(hybrid, tokens), layers_of(hybrid, shape)
+    layout, t, per = hybrid.layout, tokens_of(hybrid, tokens), layers_of(hybrid, model)
 
     def ways(*groups: tuple[str, ...]) -> int:
         return math.prod(hybrid.sizes[a] for axes in groups for a in axes)
 
+    # Blocks of one number a token and feature.
     between, inside = (t / ways(*split(spec)) for spec in (layout.act, layout.inner))
-    h, f, kv = shape.hidden, shape.intermediate, shape.kv_heads * shape.head_dim
-    # Of one layer: 8 arrays like its input, queries, keys, values and their mean, the scores before
-    # and after softmax, 6 arrays in the perceptron, and 8 numbers a token.
-    layer = between * 8 * h + inside * (2 * h + 2 * kv + 2 * shape.heads * shape.seq + 6 * f)
-    layer += 8 * t / ways(layout.tokens)
-    up, down = layout.up, layout.down
-    products = [(up, h, h + 2 * kv), (down, h, h), (up, h, f), (down, f, h)]
-    gathered = [_gathered(*product, t, ways) for product in products]
-    sizes = local_sizes(hybrid, vocabulary, shape)
+    parts = zip((between, inside, t / ways(layout.tokens)), model.costs.kept)
+    layer = sum(block * numbers for block, numbers in parts)
+    gathered = [_gathered(*product, t, ways) for product in model.costs.products(layout)]
+    sizes = local_sizes(hybrid, model)
     params, layers = (sum(jax.tree.leaves(tree)) for tree in (sizes, sizes["layers"]))
     plan = make_plan(hybrid.table, recompute=True)
 
     # Two moments may be the fullest: in the loss, and in the backward of a layer.
-    scattered = ways(*(move.axes for move in up.reduce))
-    logits = inside * vocabulary * (_LOSS + scattered * (scattered > 1))
+    scattered = ways(*(move.axes for move in layout.up.reduce))
+    logits = inside * model.classes * (_LOSS + scattered * (scattered > 1))
     loss = (params - layers) / hybrid.chunks + logits
     backward = params + (per > 1) * (_LAYER * layer + 2 * max(gathered))
-    ids = t / ways(split(layout.inner)[0]) + t / ways(layout.inner_tokens)
+    inputs = math.prod(model.token.shape) * t / ways(split(P(layout.down.ids[0], None))[0])
+    labels = t / model.label_tokens / ways(layout.inner_tokens)
     return Memory(
         state=F32 * params * (1 + optimiser_words),
         # A chunk is copied out of the parameters of several.
         gradients=F32 * params * (2 if hybrid.chunks == 1 else 3),
-        stash=F32 * between * h * (plan.input_slots + plan.gradient_slots),
+        stash=F32 * between * model.hidden * (plan.input_slots + plan.gradient_slots),
         residuals=F32 * (per * layer + (per == 1) * sum(gathered)),
         working=F32 * (max(loss, backward) - params),
-        batch=F32 * hybrid.microbatches * ids,
+        batch=F32 * hybrid.microbatches * (inputs + labels),
     )
 
 

@@ -8,15 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from eejax.cotrain import tensor
-from eejax.cotrain.hybrid.hybrid import (
-    DATA,
-    STAGE,
-    TENSOR,
-    Hybrid,
-    check_hybrid,
-    tier_of,
-)
+from eejax.cotrain.hybrid.hybrid import DATA, STAGE, TENSOR, Hybrid, tier_of
 from eejax.cotrain.hybrid.memory import memory
+from eejax.cotrain.hybrid.model import Layered, check_hybrid
 from eejax.cotrain.hybrid.traffic import layers_of, nbytes, once_by_tier, tokens_of, traffic
 
 # The scheme "dp" would be the data axis again.
@@ -65,8 +59,7 @@ class Candidate(NamedTuple):
 
 
 def plan(
-    vocabulary: int,
-    shape: tensor.Shape,
+    model: Layered,
     tokens: int,
     levels: Mapping[str, Level],
     *,
@@ -86,8 +79,7 @@ def plan(
     count) and in lock-step from tick to tick.
 
     Args:
-      vocabulary: number of ids.
-      shape: sizes of the layers.
+      model: the model.
       tokens: tokens of the whole batch.
       levels: the tiers, slowest first; their devices multiplied are all devices.
       flops_per_s: of the slowest device.
@@ -112,28 +104,29 @@ def plan(
       Training on GPU Clusters Using Megatron-LM, 2021 (costs of the three kinds together).
 
     Example:
-      >>> shape = tensor.Shape(512, 2048, 8, 8, seq=128, layers=8, causal=True)
+      >>> from eejax.cotrain.hybrid import text_model
+      >>> model = text_model(1024, tensor.Shape(512, 2048, 8, 8, 128, layers=8, causal=True))
       >>> levels = {"cloud": Level(2, 1e8), "end": Level(4, 1e10)}
-      >>> best = plan(1024, shape, 8192, levels, flops_per_s=1e12, memory_bytes=1e9)[0]
+      >>> best = plan(model, 8192, levels, flops_per_s=1e12, memory_bytes=1e9)[0]
       >>> best.hybrid.stages, best.tiers["cloud"]  # Activations are less than gradients here.
       (2, ('stage',))
     """
     _check(levels, flops_per_s=flops_per_s, memory_bytes=memory_bytes)
     found = []
-    sequences = max(tokens // shape.seq, 1)
+    sequences = max(tokens // model.seq, 1)
     devices = math.prod(level.devices for level in levels.values())
     for hybrid in _hybrids(devices, sequences, schemes, schedules, microbatches, chunks):
         try:
-            check_hybrid(hybrid, vocabulary, shape, tokens)
+            check_hybrid(hybrid, model, tokens)
         except ValueError as error:
             found.append(Candidate(hybrid, {}, {}, math.nan, {}, "shape", str(error)))
             continue
-        need = memory(hybrid, vocabulary, shape, tokens, optimiser_words).total
+        need = memory(hybrid, model, tokens, optimiser_words).total
         both = hybrid.data > 1 and hybrid.stages > 1
         for order in ((STAGE, DATA), (DATA, STAGE))[: 1 + both]:
             tiers = _tiers(hybrid, levels, (*order, TENSOR))
-            sent = nbytes(hybrid, vocabulary, shape, tokens, tiers)
-            seconds = _seconds(hybrid, vocabulary, shape, tokens, levels, tiers, flops_per_s)
+            sent = nbytes(hybrid, model, tokens, tiers)
+            seconds = _seconds(hybrid, model, tokens, levels, tiers, flops_per_s)
             bound, reason = max(seconds, key=seconds.get), ""
             if need > memory_bytes:
                 bound = "memory"
@@ -201,8 +194,7 @@ def _tiers(
 
 def _seconds(
     hybrid: Hybrid,
-    vocabulary: int,
-    shape: tensor.Shape,
+    model: Layered,
     tokens: int,
     levels: Mapping[str, Level],
     tiers: Mapping[str, Sequence[str]],
@@ -210,12 +202,12 @@ def _seconds(
 ) -> dict[str, float]:
     """Models a step by cause; what the device that does most waits for others is the bubble."""
     sent, tier, table = (
-        traffic(hybrid, vocabulary, shape, tokens),
+        traffic(hybrid, model, tokens),
         tier_of(hybrid, tiers),
         hybrid.table,
     )
     grid = next(name for name, group in tiers.items() if TENSOR in group)
-    layers, head = _flops(hybrid, vocabulary, shape, tokens)
+    start, layers, finish = _flops(hybrid, model, tokens)
     first, last = np.zeros((2, hybrid.stages))
     first[0] = last[-1] = 1
     last_chunk = hybrid.chunks - 1
@@ -225,7 +217,11 @@ def _seconds(
     at_end = [c == last_chunk for c in (table.forward_chunk, table.backward_chunk)]
     # The last stage runs its forward with its backward.
     forward = forward & ~(at_end[0] & (last > 0))
-    flops = forward * layers + backward * (3 * layers + 3 * head * last * at_end[1])
+    flops = forward * (layers + start * first * at_start[0])
+    # Inputs have no gradient.
+    flops = flops + backward * (
+        3 * layers + 2 * start * first * at_start[1] + 3 * finish * last * at_end[1]
+    )
     size = forward * (sent.layers.forward + sent.start.forward * first * at_start[0])
     size = size + backward * (
         sent.layers.backward
@@ -249,15 +245,11 @@ def _seconds(
     return seconds
 
 
-def _flops(
-    hybrid: Hybrid, vocabulary: int, shape: tensor.Shape, tokens: int
-) -> tuple[float, float]:
-    """Counts the FLOP of a device for the forward of a micro-batch: a chunk, and the head."""
-    t, h, devices = tokens_of(hybrid, tokens), shape.hidden, math.prod(hybrid.grid)
-    weights = h * (2 * h + 2 * shape.kv_heads * shape.head_dim + 2 * shape.intermediate)
-    # Scores and their products with values, of masked tokens too.
-    layer = 2 * t * (weights + 2 * shape.seq * h)
-    return layers_of(hybrid, shape) * layer / devices, 2 * t * h * vocabulary / devices
+def _flops(hybrid: Hybrid, model: Layered, tokens: int) -> tuple[float, float, float]:
+    """Counts the FLOP of a device for the forward of a micro-batch: start, chunk and finish."""
+    share = tokens_of(hybrid, tokens) / math.prod(hybrid.grid)
+    start, layer, finish = (share * flops for flops in model.costs.flops)
+    return start, layers_of(hybrid, model) * layer, finish
 
 
 def _check(levels: Mapping[str, Level], **numbers: float) -> None:

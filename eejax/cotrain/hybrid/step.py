@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from eejax.cotrain import pipeline, tensor
-from eejax.cotrain.hybrid.hybrid import DATA, STAGE, Hybrid, check_hybrid
+from eejax.cotrain.hybrid.hybrid import DATA, STAGE, Hybrid
+from eejax.cotrain.hybrid.model import FIRST, LAST, Layered, check_hybrid
 from eejax.cotrain.pipeline.stages import Stages, varying, zeros_of
 from eejax.cotrain.tensor.layout import split
 from eejax.tiers import cast_varying
@@ -21,14 +22,14 @@ PyTree = Any
 
 
 def pack(params: PyTree, hybrid: Hybrid) -> PyTree:
-    """Puts the canonical parameters of `tensor.transformer` into the form of a pipeline.
+    """Puts parameters in the form of checkpoints into that of a pipeline.
 
     Layers become ``[chunks, stages, layers, ...]``. The ends of the model do, too, and are zero but
     on the first stage (embedding and positions) and on the last (norm and head): an SPMD program
     has room for them everywhere, and their gradients need no sum over the stages.
 
     Args:
-      params: from ``tensor.transformer(...).init``, the form of checkpoints.
+      params: from ``init`` of the model, the same for every hybrid.
       hybrid: the layout.
 
     Returns:
@@ -46,13 +47,12 @@ def unpack(packed: PyTree) -> PyTree:
     return _on_ends(lambda p, place: p[place], packed) | {"layers": layers}
 
 
-def packed_specs(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree:
+def packed_specs(hybrid: Hybrid, model: Layered) -> PyTree:
     """Gives the partition specs of packed parameters."""
-    specs = tensor.transformer(vocabulary, shape).specs(hybrid.layout)
-    return jax.tree.map(lambda spec: P(None, STAGE, *spec), specs)
+    return jax.tree.map(lambda spec: P(None, STAGE, *spec), model.specs(hybrid.layout))
 
 
-def copies(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree:
+def copies(hybrid: Hybrid, model: Layered) -> PyTree:
     """Gives the mesh axes over which the gradient of each parameter is summed, once a step.
 
     These are the data axis, and the axes of the grid that split activations but not the parameter.
@@ -65,11 +65,11 @@ def copies(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree:
         used = {axis for entry in spec for axis in split(P(entry, None))[0]}
         return (DATA, *(axis for axis in layout.axes if axis in axes and axis not in used))
 
-    return jax.tree.map(of, tensor.transformer(vocabulary, shape).specs(layout))
+    return jax.tree.map(of, model.specs(layout))
 
 
 def hybrid_grad(
-    vocabulary: int, shape: tensor.Shape, hybrid: Hybrid, mesh: Mesh
+    model: Layered, hybrid: Hybrid, mesh: Mesh
 ) -> Callable[[PyTree, dict], tuple[jax.Array, PyTree]]:
     """Makes ``(packed params, batch) -> (loss, gradients)`` of one program, to be compiled.
 
@@ -79,14 +79,14 @@ def hybrid_grad(
     axes that `copies` names.
 
     Args:
-      vocabulary: number of ids.
-      shape: sizes of the layers.
+      model: what is trained.
       hybrid: the layout.
       mesh: from `make_mesh_of`.
 
     Returns:
-      The function; ``batch`` has ``inputs`` and ``labels`` ``[microbatches, tokens]`` as from
-      `pipeline.microbatches`, and gradients lie like the parameters.
+      The function; ``batch`` has ``inputs [microbatches, tokens, ...]`` and
+      ``labels [microbatches, labels]`` as from `pipeline.microbatches`, and gradients lie like the
+      parameters.
 
     Raises:
       ValueError: the mesh is of another hybrid, or, when called, sizes cannot be split.
@@ -94,9 +94,9 @@ def hybrid_grad(
     if dict(mesh.shape) != hybrid.sizes:
         raise ValueError(f"mesh must have axes {hybrid.sizes}, has {dict(mesh.shape)}")
     layout, whole = hybrid.layout, tensor.layout(hybrid.scheme, batch=(DATA,))
-    summed = copies(hybrid, vocabulary, shape)
-    specs = packed_specs(hybrid, vocabulary, shape)
-    stages = Stages((_stage(layout, shape),), _blank(layout, hybrid, shape))
+    summed = copies(hybrid, model)
+    specs = packed_specs(hybrid, model)
+    stages = Stages((_stage(layout, model),), _blank(layout, hybrid, model))
     local = pipeline.device_value_and_grad(stages, hybrid.table, axis=STAGE)
 
     def body(params, inputs, labels):
@@ -117,30 +117,28 @@ def hybrid_grad(
     )
 
     def grad(params, batch):
-        microbatches, tokens = batch["inputs"].shape
+        microbatches, tokens = batch["inputs"].shape[:2]
         if microbatches != hybrid.microbatches:
             raise ValueError(
                 f"batch must be [microbatches={hybrid.microbatches}, tokens], "
                 f"got {batch['inputs'].shape}"
             )
-        check_hybrid(hybrid, vocabulary, shape, microbatches * tokens)
+        check_hybrid(hybrid, model, microbatches * tokens)
         return run(params, batch["inputs"], batch["labels"])
 
     return grad
 
 
 def hybrid_step(
-    vocabulary: int,
-    shape: tensor.Shape,
+    model: Layered,
     hybrid: Hybrid,
     mesh: Mesh,
     optimiser: optax.GradientTransformation,
 ) -> tuple[Callable, Callable]:
-    """Makes the training of a transformer, encoder or decoder, in one compiled program.
+    """Makes the training of a model in one compiled program.
 
     Args:
-      vocabulary: number of ids.
-      shape: sizes of the layers.
+      model: what is trained.
       hybrid: the layout.
       mesh: from `make_mesh_of`.
       optimiser: works element by element, so that its state lies like the parameters.
@@ -153,13 +151,12 @@ def hybrid_step(
     Raises:
       ValueError: the mesh is of another hybrid, or, when called, sizes cannot be split.
     """
-    grad = hybrid_grad(vocabulary, shape, hybrid, mesh)
-    shardings = tensor.shardings(mesh, packed_specs(hybrid, vocabulary, shape))
+    grad = hybrid_grad(model, hybrid, mesh)
+    shardings = tensor.shardings(mesh, packed_specs(hybrid, model))
 
     def init(key):
-        check_hybrid(hybrid, vocabulary, shape)
-        make = tensor.transformer(vocabulary, shape).init
-        params = jax.jit(lambda key: pack(make(key), hybrid), out_shardings=shardings)(key)
+        check_hybrid(hybrid, model)
+        params = jax.jit(lambda key: pack(model.init(key), hybrid), out_shardings=shardings)(key)
         # Zeros do not depend on the parameters, so nothing else says where they lie.
         like = optax.tree_map_params(
             optimiser,
@@ -181,46 +178,42 @@ def hybrid_step(
 
 def _on_ends(fn: Callable, params: PyTree) -> PyTree:
     """Applies ``(leaf, (chunk, stage))`` to the parameters before and behind the layers."""
-    places = dict.fromkeys(("embed", "position"), (0, 0)) | dict.fromkeys(
-        ("norm", "head"), (-1, -1)
-    )
+    places = dict.fromkeys(FIRST, (0, 0)) | dict.fromkeys(LAST, (-1, -1))
     return {
         name: jax.tree.map(lambda p, place=place: fn(p, place), params[name])
         for name, place in places.items()
+        if name in params
     }
 
 
-def _stage(layout: tensor.Layout, shape: tensor.Shape) -> Callable:
-    def run(params, x, ids, targets, first, last):
+def _stage(layout: tensor.Layout, model: Layered) -> Callable:
+    def run(params, x, inputs, targets, first, last):
         labels, weight = targets
 
         def start():
-            y = tensor.embed(layout, params["embed"], ids)
-            return cast_varying(y + tensor.positions(layout, params["position"], y), varying(x))
+            return cast_varying(model.start(layout, params, inputs), varying(x))
 
         def finish(y):
-            y = tensor.layer_norm(layout, params["norm"], y)
-            logits = tensor.linear(layout.up, y, params["head"])
-            return weight * tensor.cross_entropy(layout, logits, labels)
+            return weight * tensor.cross_entropy(layout, model.finish(layout, params, y), labels)
 
         x = lax.cond(first, start, lambda: x)
         # A single layer has no other to make room for.
         alone = jax.tree.leaves(params["layers"])[0].shape[0] == 1
-        y = tensor.stack(layout, params["layers"], x, shape, "none" if alone else "gathers")
+        y = model.stack(layout, params["layers"], x, "none" if alone else "gathers")
         nothing = zeros_of(jax.eval_shape(finish, y))
         return y, lax.cond(last, finish, lambda _: nothing, y)
 
     return run
 
 
-def _blank(layout: tensor.Layout, hybrid: Hybrid, shape: tensor.Shape) -> Callable:
-    """Makes zeros as what crosses the cuts; ids are split over fewer axes than activations."""
+def _blank(layout: tensor.Layout, hybrid: Hybrid, model: Layered) -> Callable:
+    """Makes zeros as what crosses the cuts; inputs are split over fewer axes than activations."""
 
     def ways(axes):
         return math.prod(hybrid.sizes[a] for a in axes)
 
-    def zeros(ids):
-        tokens = ids.shape[0] * ways(split(P(layout.down.ids[0], None))[0]) // ways(layout.tokens)
-        return jnp.zeros((tokens, shape.hidden // ways(layout.features)))
+    def zeros(inputs):
+        rows = inputs.shape[0] * ways(split(P(layout.down.ids[0], None))[0])
+        return jnp.zeros((rows // ways(layout.tokens), model.hidden // ways(layout.features)))
 
     return zeros

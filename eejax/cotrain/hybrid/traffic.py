@@ -2,13 +2,13 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from eejax.cotrain import tensor
 from eejax.cotrain.hybrid.hybrid import DATA, STAGE, TENSOR, TIERS, Hybrid, tier_of
+from eejax.cotrain.hybrid.model import Layered
 from eejax.cotrain.hybrid.step import copies
 from eejax.cotrain.pipeline.plan import make_plan
 from eejax.cotrain.tensor import theory
@@ -62,13 +62,12 @@ class Ticks(NamedTuple):
     messages: int
 
 
-def traffic(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape, tokens: int) -> Traffic:
+def traffic(hybrid: Hybrid, model: Layered, tokens: int) -> Traffic:
     """Counts the parts of what a device sends, in float32 and ring collectives.
 
     Args:
       hybrid: the layout.
-      vocabulary: number of ids.
-      shape: sizes of the layers.
+      model: the model.
       tokens: tokens of the whole batch.
 
     Returns:
@@ -78,22 +77,16 @@ def traffic(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape, tokens: int) -
       Narayanan et al., Efficient Large-Scale Language Model Training on GPU Clusters Using
       Megatron-LM, 2021.
     """
-    layout, sizes, h = hybrid.layout, hybrid.sizes, shape.hidden
-    t, per = tokens_of(hybrid, tokens), layers_of(hybrid, shape)
-    summed, local = copies(hybrid, vocabulary, shape), local_sizes(hybrid, vocabulary, shape)
+    layout, sizes, costs = hybrid.layout, hybrid.sizes, model.costs
+    t, per = tokens_of(hybrid, tokens), layers_of(hybrid, model)
+    summed, local = copies(hybrid, model), local_sizes(hybrid, model)
     # Theory sums the gradients of copies at once; here they wait until the last tick.
     waiting = jax.tree.map(lambda n, axes: _all_reduce(axes[1:], sizes) * n, local, summed)
 
-    def part(sent: list[theory.Traffic], *names: str) -> Pass:
+    def part(sent: theory.Traffic, times: int, *names: str) -> Pass:
         later = sum(jax.tree.leaves([waiting[name] for name in names])) / hybrid.chunks
-        forward, backward = (sum(getattr(s, way) for s in sent) for way in theory.Traffic._fields)
-        return Pass(F32 * forward, F32 * (forward + backward - later))
+        return Pass(F32 * times * sent.forward, F32 * (times * sent.total - later))
 
-    layer = theory.layer(layout, sizes, t, shape, "gathers" if per > 1 else "none")
-    embed = theory.linear(layout.down, sizes, t, vocabulary, h, bias=False, x_moves=False)
-    head = theory.linear(layout.up, sizes, t, h, vocabulary, bias=False)
-    norm = theory.layer_norm(layout, sizes, t, h)
-    loss = theory.cross_entropy(layout, sizes, t)
     # Counts of labels, and the loss itself.
     once = [(layout.inner_tokens, hybrid.microbatches), ((DATA,), 2), ((STAGE,), 1)]
     once += zip(jax.tree.structure(local).flatten_up_to(summed), jax.tree.leaves(local))
@@ -101,18 +94,17 @@ def traffic(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape, tokens: int) -
     for axes, numbers in once:
         by_axes[axes] = by_axes.get(axes, 0.0) + F32 * numbers * _all_reduce(axes, sizes)
     return Traffic(
-        layers=part([layer] * per, "layers"),
-        start=part([embed], "embed"),
-        finish=part([norm, head, loss], "norm", "head"),
-        message=F32 * theory.layer_input(layout, sizes, t, h),
+        layers=part(costs.layer(layout, sizes, t, "gathers" if per > 1 else "none"), per, "layers"),
+        start=part(costs.start(layout, sizes, t), 1, "embed"),
+        finish=part(costs.finish(layout, sizes, t), 1, "norm", "head"),
+        message=F32 * theory.layer_input(layout, sizes, t, model.hidden),
         once=by_axes,
     )
 
 
 def nbytes(
     hybrid: Hybrid,
-    vocabulary: int,
-    shape: tensor.Shape,
+    model: Layered,
     tokens: int,
     tiers: Mapping[str, Sequence[str]] = TIERS,
 ) -> dict[str, float]:
@@ -123,8 +115,7 @@ def nbytes(
 
     Args:
       hybrid: the layout.
-      vocabulary: number of ids.
-      shape: sizes of the layers.
+      model: the model.
       tokens: tokens of the whole batch.
       tiers: as for `tier_of`.
 
@@ -132,11 +123,13 @@ def nbytes(
       Bytes by tier, slowest first.
 
     Example:
-      >>> shape = tensor.Shape(16, 32, 4, 4, seq=8, layers=2, causal=True)
-      >>> nbytes(Hybrid(stages=2, microbatches=4), 32, shape, 64)  # 12 of 1 KiB over 2; the loss.
+      >>> from eejax.cotrain import tensor
+      >>> from eejax.cotrain.hybrid import text_model
+      >>> model = text_model(32, tensor.Shape(16, 32, 4, 4, seq=8, layers=2, causal=True))
+      >>> nbytes(Hybrid(stages=2, microbatches=4), model, 64)  # 12 of 1 KiB over 2; the loss.
       {'cloud': 6148.0, 'edge': 0.0, 'end': 0.0}
     """
-    sent, count = traffic(hybrid, vocabulary, shape, tokens), ticks(hybrid)
+    sent, count = traffic(hybrid, model, tokens), ticks(hybrid)
     tier, total = tier_of(hybrid, tiers), dict.fromkeys(tiers, 0.0)
     grid = next(name for name, group in tiers.items() if TENSOR in group)
     total[grid] += count.forward * (sent.layers.forward + sent.start.forward)
@@ -174,9 +167,8 @@ def ticks(hybrid: Hybrid) -> Ticks:
     return Ticks(*total)
 
 
-def local_sizes(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree:
+def local_sizes(hybrid: Hybrid, model: Layered) -> PyTree:
     """Counts the elements of each packed parameter on a device."""
-    whole, specs = _abstract(vocabulary, shape), tensor.transformer(vocabulary, shape).specs
 
     def of(path, x, spec):
         names = [(e,) if isinstance(e, str) else e or () for e in spec]
@@ -184,7 +176,7 @@ def local_sizes(hybrid: Hybrid, vocabulary: int, shape: tensor.Shape) -> PyTree:
         # Each chunk has room for both ends of the model.
         return size // hybrid.stages if path[0].key == "layers" else size * hybrid.chunks
 
-    return jax.tree_util.tree_map_with_path(of, whole, specs(hybrid.layout))
+    return jax.tree_util.tree_map_with_path(of, _abstract(model.init), model.specs(hybrid.layout))
 
 
 def tokens_of(hybrid: Hybrid, tokens: int) -> int:
@@ -192,14 +184,14 @@ def tokens_of(hybrid: Hybrid, tokens: int) -> int:
     return tokens // (hybrid.data * hybrid.microbatches)
 
 
-def layers_of(hybrid: Hybrid, shape: tensor.Shape) -> int:
+def layers_of(hybrid: Hybrid, model: Layered) -> int:
     """Counts the layers of a chunk."""
-    return shape.layers // (hybrid.stages * hybrid.chunks)
+    return model.layers // (hybrid.stages * hybrid.chunks)
 
 
-@functools.cache
-def _abstract(vocabulary: int, shape: tensor.Shape) -> PyTree:
-    return jax.eval_shape(tensor.transformer(vocabulary, shape).init, jax.random.key(0))
+@functools.lru_cache(8)
+def _abstract(init: Callable) -> PyTree:
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def _all_reduce(axes: Sequence[str], sizes: Mapping[str, int]) -> float:

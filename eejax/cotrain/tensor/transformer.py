@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -123,9 +124,26 @@ def stack(
     Raises:
       ValueError: the policy is unknown.
     """
+    return scan_layers(functools.partial(layer, layout, shape=shape), params, x, remat)
+
+
+def scan_layers(body: Callable, params: PyTree, x: jax.Array, remat: Remat) -> jax.Array:
+    """Applies equal layers of any kind, compiled once.
+
+    Args:
+      body: ``(params of a layer, x) -> x``, blocks.
+      params: those of a layer with a leading axis ``[layers, ...]``.
+      x: input of the first layer.
+      remat: as for `stack`.
+
+    Returns:
+      Output of the last layer.
+
+    Raises:
+      ValueError: the policy is unknown.
+    """
     if remat not in _POLICIES:
         raise ValueError(f"remat must be one of {tuple(_POLICIES)}, got {remat!r}")
-    body = functools.partial(layer, layout, shape=shape)
     if remat != "none":
         # The scan already keeps XLA from merging both computations.
         body = jax.checkpoint(body, policy=_POLICIES[remat], prevent_cse=False)

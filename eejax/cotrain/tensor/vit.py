@@ -1,10 +1,12 @@
 """Vision transformer: an encoder of image patches."""
 
 import jax
+from jax import lax
 
 from eejax.cotrain.tensor.embed import position_spec, positions
 from eejax.cotrain.tensor.faces import Model
-from eejax.cotrain.tensor.linear import linear
+from eejax.cotrain.tensor.layout import Layout
+from eejax.cotrain.tensor.linear import gather, like, linear, reduce
 from eejax.cotrain.tensor.mlp import dense_init
 from eejax.cotrain.tensor.norm import layer_norm, layer_norm_init, layer_norm_specs
 from eejax.cotrain.tensor.transformer import Remat, Shape, stack, stack_init, stack_specs
@@ -65,6 +67,26 @@ def vit(pixels: int, classes: int, shape: Shape, remat: Remat = "gathers") -> Mo
         seq=shape.seq,
         sizes={**shape.sizes, "classes": classes, "pixels": pixels},
     )
+
+
+def project(layout: Layout, w: jax.Array, data: jax.Array) -> jax.Array:
+    """Multiplies data of which each device knows whole rows, as it knows the ids of an embedding.
+
+    This is the product ``linear(layout.down, data, w)``, but data do not move: a device takes the
+    columns that its block of the product needs. Runs inside `jax.shard_map`.
+
+    Args:
+      layout: where everything lies; ``w`` lies like ``w_down``.
+      w: ``[pixels, hidden]``, a block.
+      data: ``[tokens, pixels]``, its tokens as in ``layout.down.ids`` and its columns whole.
+
+    Returns:
+      ``[tokens, hidden]``, a block.
+    """
+    plan = layout.down
+    w = gather(like(w, data), plan.gather_w)
+    start = lax.axis_index(plan.partial) * w.shape[0] if plan.partial else 0
+    return reduce(lax.dynamic_slice_in_dim(data, start, w.shape[0], 1) @ w, plan.reduce)
 
 
 def patchify(images: jax.Array, patch: int) -> jax.Array:

@@ -3,9 +3,9 @@
 import pytest
 
 from eejax.cotrain import tensor
-from eejax.cotrain.hybrid import Hybrid, check_hybrid, make_mesh_of, tier_of
+from eejax.cotrain.hybrid import Hybrid, check_hybrid, make_mesh_of, text_model, tier_of
 
-V, SHAPE = 32, tensor.Shape(16, 32, 4, 2, seq=4, layers=4, causal=True)
+MODEL = text_model(32, tensor.Shape(16, 32, 4, 2, seq=4, layers=4, causal=True))
 
 
 def test_mesh_has_the_slowest_axis_outermost():
@@ -45,4 +45,4 @@ def test_wrong_fields_are_named(fields, message):
 )
 def test_sizes_that_do_not_divide_are_named(hybrid, tokens, message):
     with pytest.raises(ValueError, match=message):
-        check_hybrid(hybrid, V, SHAPE, tokens)
+        check_hybrid(hybrid, MODEL, tokens)

@@ -20,6 +20,7 @@ from eejax.cotrain.hybrid import (
     nbytes,
     pack,
     packed_specs,
+    text_model,
     tier_of,
     unpack,
 )
@@ -27,6 +28,7 @@ from eejax.tiers import collectives, make_mesh
 
 V, T = 32, 128
 SHAPE = tensor.Shape(16, 32, 4, 2, seq=4, layers=4, causal=True)
+MODEL = text_model(V, SHAPE)
 HYBRIDS = [
     Hybrid(2, 2, "1d", (2,), "fused", microbatches=4),
     Hybrid(2, 2, "1d_sp", (2,), "one_f_one_b", microbatches=4),
@@ -57,9 +59,9 @@ def serial():
 
 def check_equal(hybrid, params, want):
     mesh = make_mesh_of(hybrid)
-    packed = tensor.place(pack(params, hybrid), mesh, packed_specs(hybrid, V, SHAPE))
+    packed = tensor.place(pack(params, hybrid), mesh, packed_specs(hybrid, MODEL))
     data = pipeline.microbatches(batch(), hybrid.microbatches)
-    grad = jax.jit(hybrid_grad(V, SHAPE, hybrid, mesh)).lower(packed, data).compile()
+    grad = jax.jit(hybrid_grad(MODEL, hybrid, mesh)).lower(packed, data).compile()
     loss, grads = jax.device_get(grad(packed, data))
     np.testing.assert_allclose(loss, want[0], rtol=1e-6)
     for path, g in jax.tree_util.tree_leaves_with_path(want[1]):
@@ -70,10 +72,10 @@ def check_equal(hybrid, params, want):
         assert error < 1e-6, (path, error)
 
     found, tier = collectives(grad, mesh), tier_of(hybrid)
-    sent = dict.fromkeys(nbytes(hybrid, V, SHAPE, T), 0.0)
+    sent = dict.fromkeys(nbytes(hybrid, MODEL, T), 0.0)
     for axis, number in found.by_tier.items():
         sent[tier[axis]] += number
-    assert sent == nbytes(hybrid, V, SHAPE, T)
+    assert sent == nbytes(hybrid, MODEL, T)
     sums = [op.count for op in found.ops if any("data" in axes for axes in op.nbytes)]
     # Each leaf, the number of labels and the loss.
     assert sum(sums) <= len(jax.tree.leaves(params)) + 2
@@ -90,10 +92,10 @@ def test_hybrid_equals_one_device(hybrid, reference):
 
 
 def test_training_equals_one_device():
-    shape = tensor.Shape(16, 32, 4, 4, seq=4, layers=2, causal=False)
+    model = text_model(V, tensor.Shape(16, 32, 4, 4, seq=4, layers=2, causal=False))
     data, losses = batch(), []
     for hybrid in (Hybrid(), Hybrid(2, 2, "2d_opt", (2, 1), "fused", microbatches=4)):
-        init, step = hybrid_step(V, shape, hybrid, make_mesh_of(hybrid), optax.adam(1e-2))
+        init, step = hybrid_step(model, hybrid, make_mesh_of(hybrid), optax.adam(1e-2))
         state = init(jax.random.key(0))
         for moment, p in zip(jax.tree.leaves(state[1][0].mu), jax.tree.leaves(state[0])):
             assert moment.sharding == p.sharding
@@ -156,19 +158,19 @@ def test_layers_keep_their_order():
 
 
 def test_gradients_are_summed_where_parameters_are_copied():
-    summed = copies(Hybrid(2, 2, "2.5d", (2, 2, 2)), V, SHAPE)
+    summed = copies(Hybrid(2, 2, "2.5d", (2, 2, 2)), MODEL)
     assert summed["layers"]["mlp"]["w1"] == ("data", "d")
     assert summed["layers"]["norm1"]["scale"] == ("data", "d", "r")
     # The tokens of a 1-D layout are everywhere the same between blocks.
-    assert copies(Hybrid(2, 2, "1d", (2,)), V, SHAPE)["norm"]["scale"] == ("data",)
-    assert copies(Hybrid(2, 2, "1d_sp", (2,)), V, SHAPE)["norm"]["scale"] == ("data", "t")
+    assert copies(Hybrid(2, 2, "1d", (2,)), MODEL)["norm"]["scale"] == ("data",)
+    assert copies(Hybrid(2, 2, "1d_sp", (2,)), MODEL)["norm"]["scale"] == ("data", "t")
 
 
 def test_other_meshes_and_batches_are_refused():
     hybrid = Hybrid(data=2, microbatches=4)
     with pytest.raises(ValueError, match="mesh must have axes"):
-        hybrid_grad(V, SHAPE, hybrid, make_mesh_of(Hybrid(data=4)))
-    grad = hybrid_grad(V, SHAPE, hybrid, make_mesh_of(hybrid))
+        hybrid_grad(MODEL, hybrid, make_mesh_of(Hybrid(data=4)))
+    grad = hybrid_grad(MODEL, hybrid, make_mesh_of(hybrid))
     with pytest.raises(ValueError, match="microbatches=4"):
         grad({}, pipeline.microbatches(batch(), 2))
     with pytest.raises(ValueError, match="tiers must hold"):

@@ -11,6 +11,7 @@ from eejax.cotrain.hybrid import (
     make_mesh_of,
     memory,
     nbytes,
+    text_model,
     tier_of,
     traffic,
 )
@@ -39,8 +40,8 @@ CASES = [
     ("v", "shape", "tokens", "hybrid"), CASES, ids=lambda x: getattr(x, "scheme", "")
 )
 def test_bytes_are_exact_and_memory_is_near(v, shape, tokens, hybrid):
-    mesh = make_mesh_of(hybrid)
-    init, step = hybrid_step(v, shape, hybrid, mesh, optax.adam(1e-3))
+    mesh, model = make_mesh_of(hybrid), text_model(v, shape)
+    init, step = hybrid_step(model, hybrid, mesh, optax.adam(1e-3))
     ids = jax.ShapeDtypeStruct((tokens,), "int32")
     data = jax.eval_shape(
         lambda x: pipeline.microbatches({"inputs": x, "labels": x}, hybrid.microbatches), ids
@@ -48,7 +49,7 @@ def test_bytes_are_exact_and_memory_is_near(v, shape, tokens, hybrid):
     compiled = step.lower(init(jax.random.key(0)), data).compile()
 
     found, tier = collectives(compiled, mesh), tier_of(hybrid)
-    want, sent = nbytes(hybrid, v, shape, tokens), {}
+    want, sent = nbytes(hybrid, model, tokens), {}
     for axis, number in found.by_tier.items():
         sent[tier[axis]] = sent.get(tier[axis], 0.0) + number
     assert sent == {name: number for name, number in want.items() if number}
@@ -56,12 +57,12 @@ def test_bytes_are_exact_and_memory_is_near(v, shape, tokens, hybrid):
     size = compiled.memory_analysis()
     real = size.argument_size_in_bytes + size.temp_size_in_bytes
     real += size.output_size_in_bytes - size.alias_size_in_bytes
-    assert memory(hybrid, v, shape, tokens).total == pytest.approx(real, rel=0.15)
+    assert memory(hybrid, model, tokens).total == pytest.approx(real, rel=0.15)
 
 
 def test_message_and_gradients_by_hand():
     hybrid = Hybrid(data=4, stages=2, microbatches=2)
-    sent = traffic(hybrid, V, SHAPE, TOKENS)
+    sent = traffic(hybrid, text_model(V, SHAPE), TOKENS)
     # 2048 tokens over 4 copies and 2 micro-batches, 64 floats each.
     assert sent.message == 4 * 256 * 64
     h, f = 64, 256

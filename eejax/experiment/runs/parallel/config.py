@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+import optax
+
 from eejax.cotrain.hybrid import Hybrid
-from eejax.cotrain.tensor import Shape
 
 
 @dataclass
@@ -28,8 +29,46 @@ class Transformer:
 
 
 @dataclass
+class VisionTransformer:
+    """Sizes of the vision transformer.
+
+    Attributes:
+      hidden: features between blocks.
+      intermediate: features inside the perceptron.
+      heads: heads of attention.
+      patch: side of a patch in pixels, a divisor of those of an image.
+      layers: number of layers.
+      classes: at least those of the data; more, so that more layouts can split them, are unused.
+    """
+
+    hidden: int = 64
+    intermediate: int = 256
+    heads: int = 4
+    patch: int = 7
+    layers: int = 4
+    classes: int = 16
+
+
+@dataclass
+class Perceptron:
+    """Sizes of the residual perceptron.
+
+    Attributes:
+      hidden: features between layers.
+      intermediate: features inside of them.
+      layers: number of layers.
+      classes: at least those of the data; more, so that more layouts can split them, are unused.
+    """
+
+    hidden: int = 64
+    intermediate: int = 256
+    layers: int = 4
+    classes: int = 16
+
+
+@dataclass
 class Layout:
-    """How the decoder is spread over devices, and which links its axes cross.
+    """How the model is spread over devices, and which links its axes cross.
 
     Attributes:
       data: copies of the pipeline.
@@ -63,6 +102,8 @@ class Machine:
       end_bytes_per_s: within a group.
       flops_per_s: of a device.
       memory_bytes: of a device.
+      topology: preset of the links of end devices (wifi, lan, ...), or a topology in TOML, whose
+        lowest tier is the devices; replaces the other fields.
     """
 
     clouds: int = 2
@@ -73,29 +114,36 @@ class Machine:
     end_bytes_per_s: float = 1e10
     flops_per_s: float = 1e12
     memory_bytes: float = 16e9
+    topology: str | None = None
 
 
 @dataclass
 class Parallel:
-    """A decoder that predicts the next byte of Python's documentation.
+    """A model that is trained in three ways in parallel.
 
     Attributes:
       seed: of parameters and batches.
-      sequences: sequences of a step.
+      data: python_documentation, of which a `Transformer` predicts the next byte; or a data set of
+        `eejax data list`, which the others classify.
+      sequences: sequences of text, or images, of a step.
       steps: steps of the run.
       report_every: steps between two measurements and checkpoints.
       learning_rate: of Adam.
-      model: sizes of the decoder.
+      cosine: whether it falls to 0 along a cosine until the last step.
+      model: a `Transformer`, a `VisionTransformer` or a `Perceptron`.
       layout: how it is spread.
       machine: the modelled devices for `eejax parallel plan`.
     """
 
     seed: int = 0
+    data: str = "python_documentation"
     sequences: int = 32
     steps: int = 300
     report_every: int = 25
     learning_rate: float = 3e-3
-    model: Transformer = field(default_factory=Transformer)
+    cosine: bool = False
+    # The command line takes the fields of the default; a union would make commands of its members.
+    model: object = field(default_factory=Transformer)
     layout: Layout = field(default_factory=Layout)
     machine: Machine = field(default_factory=Machine)
 
@@ -121,10 +169,7 @@ def hybrid_of(config: Parallel) -> Hybrid:
     return Hybrid(**fields)
 
 
-def shape_of(config: Parallel) -> Shape:
-    """Reads the sizes of the decoder.
-
-    Raises:
-      ValueError: a field is wrong; names it.
-    """
-    return Shape(**vars(config.model), causal=True)
+def optimiser_of(config: Parallel) -> optax.GradientTransformation:
+    """Builds the optimiser."""
+    rate = config.learning_rate
+    return optax.adam(optax.cosine_decay_schedule(rate, config.steps) if config.cosine else rate)

@@ -3,14 +3,19 @@
 from typing import Any
 
 import jax
-import numpy as np
-import optax
 
 from eejax.cotrain import pipeline
-from eejax.cotrain.hybrid import check_hybrid, hybrid_step, make_mesh_of, nbytes, tier_of
-from eejax.data.text import VOCABULARY
+from eejax.cotrain.hybrid import (
+    batch_form,
+    check_hybrid,
+    hybrid_step,
+    make_mesh_of,
+    nbytes,
+    tier_of,
+)
 from eejax.experiment.devices import ensure_devices
-from eejax.experiment.runs.parallel.config import Parallel, hybrid_of, shape_of
+from eejax.experiment.runs.parallel.config import Parallel, hybrid_of, optimiser_of
+from eejax.experiment.runs.parallel.task import model_of
 from eejax.experiment.tables import Table, si
 from eejax.tiers import collectives
 
@@ -30,17 +35,16 @@ def inspect_step(config: Parallel) -> dict[str, Any]:
     Raises:
       ValueError: a field is wrong, or there are too few devices.
     """
-    hybrid, shape = hybrid_of(config), shape_of(config)
-    tokens = config.sequences * shape.seq
-    check_hybrid(hybrid, VOCABULARY, shape, tokens)
+    hybrid, model = hybrid_of(config), model_of(config)
+    tokens = config.sequences * model.seq
+    check_hybrid(hybrid, model, tokens)
     ensure_devices(hybrid.devices)
     mesh = make_mesh_of(hybrid)
-    init, step = hybrid_step(VOCABULARY, shape, hybrid, mesh, optax.adam(config.learning_rate))
+    init, step = hybrid_step(model, hybrid, mesh, optimiser_of(config))
     state = init(jax.random.key(config.seed))
-    batch = jax.ShapeDtypeStruct((hybrid.microbatches, tokens // hybrid.microbatches), np.int32)
-    compiled = step.lower(state, {"inputs": batch, "labels": batch}).compile()
+    compiled = step.lower(state, batch_form(model, hybrid, tokens)).compile()
 
-    found, theory = collectives(compiled, mesh), nbytes(hybrid, VOCABULARY, shape, tokens)
+    found, theory = collectives(compiled, mesh), nbytes(hybrid, model, tokens)
     sent = dict.fromkeys(theory, 0.0)
     for axis, count in found.by_tier.items():
         sent[tier_of(hybrid)[axis]] += count

@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
-from eejax.cotrain.hybrid import Level, plan
-from eejax.data.text import VOCABULARY
-from eejax.experiment.runs.parallel.config import Parallel, shape_of
+from eejax import tiers
+from eejax.cotrain.hybrid import Level, levels_of, plan
+from eejax.experiment.runs.parallel.config import Machine, Parallel
+from eejax.experiment.runs.parallel.task import model_of
 from eejax.experiment.tables import Table, si
 
 
@@ -21,18 +22,13 @@ def plan_layouts(config: Parallel) -> list[dict[str, Any]]:
       by cause and ``total_s``, ``bound`` (what takes most), ``reason`` (why it cannot be used).
 
     Raises:
+      FileNotFoundError: there is no such topology.
       ValueError: a field is wrong; names it.
     """
-    machine = config.machine
-    levels = {
-        "cloud": Level(machine.clouds, machine.cloud_bytes_per_s),
-        "edge": Level(machine.edges, machine.edge_bytes_per_s),
-        "end": Level(machine.ends, machine.end_bytes_per_s),
-    }
-    shape = shape_of(config)
+    model, (levels, flops_per_s, memory_bytes) = model_of(config), _levels(config.machine)
     candidates = plan(
-        VOCABULARY, shape, config.sequences * shape.seq, levels,
-        flops_per_s=machine.flops_per_s, memory_bytes=machine.memory_bytes,
+        model, config.sequences * model.seq, levels,
+        flops_per_s=flops_per_s, memory_bytes=memory_bytes,
     )  # fmt: skip
     return [
         {
@@ -49,17 +45,28 @@ def plan_layouts(config: Parallel) -> list[dict[str, Any]]:
     ]
 
 
+def _levels(machine: Machine) -> tuple[dict[str, Level], float, float]:
+    if machine.topology is not None:
+        return levels_of(tiers.load(machine.topology))
+    levels = {
+        "cloud": Level(machine.clouds, machine.cloud_bytes_per_s),
+        "edge": Level(machine.edges, machine.edge_bytes_per_s),
+        "end": Level(machine.ends, machine.end_bytes_per_s),
+    }
+    return levels, machine.flops_per_s, machine.memory_bytes
+
+
 def table_of(candidates: list[dict[str, Any]], most: int) -> Table:
     """Lays candidates out as a table.
 
     Args:
-      candidates: from `plan_layouts`.
+      candidates: from `plan_layouts`, only those that can be used.
       most: rows to show.
 
     Returns:
-      The table, its first row marked if it can be used.
+      The table, its first row marked.
     """
-    rows = []
+    rows, names = [], [*candidates[0]["bytes"]] if candidates else []
     for c in candidates[:most]:
         layout = c["layout"]
         grid = "x".join(map(str, layout["grid"])) or "1"
@@ -68,14 +75,13 @@ def table_of(candidates: list[dict[str, Any]], most: int) -> Table:
             f"{layout['schedule']}, M={layout['microbatches']}",
             si(c["total_s"], "s"),
             c["bound"],
-            *(si(c["bytes"].get(tier), "B") for tier in ("cloud", "edge", "end")),
+            *(si(c["bytes"][name], "B") for name in names),
             si(c["memory_bytes"], "B"),
         ])  # fmt: skip
-    usable = bool(candidates) and not candidates[0]["reason"]
     return Table(
         f"The {len(rows)} fastest of {len(candidates)} layouts (data x stages x tensor layout); a "
         "step, modelled.",
-        ["layout", "schedule", "step", "bound", "cloud", "edge", "end", "memory"],
+        ["layout", "schedule", "step", "bound", *names, "memory"],
         rows,
-        0 if usable else None,
+        0 if rows else None,
     )
