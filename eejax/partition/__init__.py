@@ -1,13 +1,18 @@
 """Where to cut a model between tiers: layer graphs, priced plans, solvers, and slices."""
 
 from eejax.partition.adaptive import Adaptation, adapt, conditions, foresee
+from eejax.partition.auto_split import SplitPlan, auto_split, quantisation_error
 from eejax.partition.coarsen import to_blocks
+from eejax.partition.coedge import CoEdgePlan, coedge
+from eejax.partition.cogent import CogentPlan, cogent
 from eejax.partition.costs import LINEAR, Costs, tabulate, total
 from eejax.partition.dads import dads
 from eejax.partition.edgent import ExitPlan, edgent
+from eejax.partition.edgerec import EmbeddingPlan, edgerec
 from eejax.partition.exhaustive import best, exhaustive
 from eejax.partition.function import Traced, from_function
 from eejax.partition.graph import Layer, LayerGraph, Tensor, check, reads
+from eejax.partition.jalad import JaladPlan, jalad
 from eejax.partition.jointdnn import jointdnn, jointdnn_ilp
 from eejax.partition.measure import (
     measure_device,
@@ -42,8 +47,12 @@ __all__ = [
     "LINEAR",
     "OBJECTIVES",
     "Adaptation",
+    "CoEdgePlan",
+    "CogentPlan",
     "Costs",
+    "EmbeddingPlan",
     "ExitPlan",
+    "JaladPlan",
     "Layer",
     "LayerGraph",
     "LinkCodec",
@@ -52,16 +61,21 @@ __all__ = [
     "Plan",
     "Profile",
     "Rates",
+    "SplitPlan",
     "Tensor",
     "TierProgram",
     "Traced",
     "adapt",
+    "auto_split",
     "best",
     "check",
+    "coedge",
+    "cogent",
     "conditions",
     "cut",
     "dads",
     "edgent",
+    "edgerec",
     "exact",
     "exhaustive",
     "export_tiers",
@@ -70,6 +84,7 @@ __all__ = [
     "from_onnx",
     "from_profile",
     "from_staged",
+    "jalad",
     "jointdnn",
     "jointdnn_ilp",
     "layer_seconds",
@@ -86,6 +101,7 @@ __all__ = [
     "pricer",
     "profile_staged",
     "qdmp",
+    "quantisation_error",
     "rates_of",
     "read_device",
     "reads",
