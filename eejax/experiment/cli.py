@@ -6,7 +6,6 @@ by a signal exits with 128 plus its number, as shells expect.
 """
 
 import argparse
-import difflib
 import dis
 import importlib
 import inspect
@@ -20,6 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from eejax.names import suggest
 
 ROOMS = (
     "tiers", "wire", "models", "data", "partition", "transfer", "cotrain.federated",
@@ -46,7 +47,8 @@ examples:
   eejax report runs/seed1                            writes report.html again
   eejax methods cotrain                              what there is to train with
   eejax parallel plan configs/parallel/language_model.py
-  eejax launch --processes 2 -- python my_run.py     several processes that find each other
+  eejax launch --processes 2 --devices-per-process 4 -- \\
+      eejax run configs/parallel/language_model.py   one run over two processes
 """
 
 
@@ -78,10 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if os.environ.get("EEJAX_TRACEBACK") == "1" or not _is_for_user(error):
-            raise
-        _complain(str(error))
-        return 2
+        return _answer(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         "                 [--config.FIELD=VALUE ...]",
         epilog="`eejax run CONFIG --help` lists the fields of a config.\n"
         "After a kill, `--resume` with the same CONFIG and fields ends bit-identical\n"
-        "to an unbroken run.",
+        "to an unbroken run.\n"
+        "On every host of a TPU pod or cluster, EEJAX_PROCESSES=auto makes them one run.",
     )
     run.add_argument("config", metavar="CONFIG", nargs="?", help="path/x.py, or path/x.py:tiny")
     run.add_argument("--workdir", type=Path, metavar="DIR",
@@ -148,15 +148,18 @@ def _parser() -> argparse.ArgumentParser:
         _launch,
         "Runs a command in several local CPU processes, and ends all when one fails.",
         usage="eejax launch --processes N [--devices-per-process K] [--restarts R]\n"
-        "                    [--deadline SECONDS] -- COMMAND ...",
-        epilog="The command joins its peers by eejax.cotrain.multihost.initialize_from_env, such\n"
-        "as `python -m eejax.experiment.runs.multihost_digits --help` does.",
+        "                    [--elastic] [--deadline SECONDS] -- COMMAND ...",
+        epilog="The command is `eejax run CONFIG`, or a program that joins its peers by\n"
+        "eejax.cotrain.multihost.initialize_from_env, such as\n"
+        "`python -m eejax.experiment.runs.multihost_digits --help` does.",
     )
     launch.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
     launch.add_argument("--devices-per-process", type=int, default=1, metavar="K",
                         help="CPU devices of each (default: 1)")  # fmt: skip
     launch.add_argument("--restarts", type=int, default=0, metavar="R",
                         help="how often to start all again after a failure")  # fmt: skip
+    launch.add_argument("--elastic", action="store_true",
+                        help="experimental: go on without killed processes")  # fmt: skip
     launch.add_argument("--deadline", type=float, metavar="SECONDS", help="for the whole run")
     launch.add_argument("command_line", nargs=argparse.REMAINDER, metavar="COMMAND",
                         help="program and arguments, after --")  # fmt: skip
@@ -192,24 +195,46 @@ def _run(args: argparse.Namespace) -> int:
             if word.startswith("--") and not word.startswith("--config."):
                 _unknown(args.run_parser, word, options)
 
+    if "EEJAX_PROCESSES" not in os.environ:
+        return _run_config(args)
+
+    from eejax.cotrain.multihost import end_on_error, initialize_from_env, is_elastic
+
+    if is_elastic():
+        raise ValueError("`eejax run` cannot go on with fewer processes: use --restarts instead of "
+                         "--elastic")  # fmt: skip
+    # Peers must not wait for one that has failed, be it the user's mistake or a bug.
+    with end_on_error():
+        try:
+            initialize_from_env()
+            return _run_config(args)
+        except Exception as error:
+            sys.exit(_answer(error))
+
+
+def _run_config(args: argparse.Namespace) -> int:
+    from eejax.cotrain.multihost import is_first
     from eejax.experiment.config import config_name, load_config
     from eejax.experiment.context import open_context
     from eejax.experiment.signals import Interrupted
-    from eejax.experiment.workdir import new_root, newest_root
+    from eejax.experiment.workdir import launched_root, newest_root
 
     config, run = load_config(args.config, args.overrides)
     name = config_name(args.config)
-    root = args.workdir or (newest_root(name) if args.resume else new_root(name))
+    root = args.workdir or (newest_root if args.resume and is_first() else launched_root)(name)
+    # A restart of `eejax launch` goes on where the processes before it were.
+    resume = args.resume or os.environ.get("EEJAX_ATTEMPT", "0") != "0"
     try:
         with open_context(
-            config, root, resume=args.resume, tensorboard=args.tensorboard, quiet=args.quiet
+            config, root, resume=resume, tensorboard=args.tensorboard, quiet=args.quiet
         ) as context:
             context.progress.say(f"run folder: {root}")
             run(config, context)
     except Interrupted as stop:
         saved = "nothing saved yet" if stop.saved is None else f"saved step {stop.saved}"
         again = ["eejax", "run", args.config, "--workdir", str(root), "--resume", *args.overrides]
-        _complain(f"{stop}; {saved}; go on with: {shlex.join(again)}")
+        if is_first():
+            _complain(f"{stop}; {saved}; go on with: {shlex.join(again)}")
         return 128 + stop.signum
     return 0
 
@@ -245,6 +270,7 @@ def _launch(args: argparse.Namespace) -> int:
         args.processes,
         devices_per_process=args.devices_per_process,
         restarts=args.restarts,
+        elastic=args.elastic,
         deadline_s=args.deadline,
     )
 
@@ -284,6 +310,14 @@ def _paper(docstring: str) -> str:
     return " ".join(found[1].split()) if found else ""
 
 
+def _answer(error: Exception) -> int:
+    """Tells the user what to put right, and gives the exit code; raises what is a bug."""
+    if os.environ.get("EEJAX_TRACEBACK") == "1" or not _is_for_user(error):
+        raise error
+    _complain(str(error))
+    return 2
+
+
 def _is_for_user(error: Exception) -> bool:
     """Tells a message to the user from a bug.
 
@@ -313,9 +347,8 @@ def _suggest(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def _unknown(parser: argparse.ArgumentParser, word: str, choices: Sequence[str]) -> None:
-    near = difflib.get_close_matches(word.partition("=")[0], choices, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
-    parser.error(f"unknown argument {word!r}; {hint}")
+    hint = suggest(word.partition("=")[0], choices) or f"; choose from {', '.join(choices)}"
+    parser.error(f"unknown argument {word!r}{hint}")
 
 
 def _complain(message: str) -> None:

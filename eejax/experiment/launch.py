@@ -16,9 +16,15 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import NamedTuple
 
-from eejax.cotrain.multihost.processes import COORDINATOR, LAUNCHER, PROCESS_ID, PROCESSES
+from eejax.cotrain.multihost.processes import (
+    COORDINATOR,
+    ELASTIC,
+    LAUNCHER,
+    PROCESS_ID,
+    PROCESSES,
+)
 
-ATTEMPT = "EEJAX_ATTEMPT"
+ATTEMPT, STARTED = "EEJAX_ATTEMPT", "EEJAX_STARTED"
 TIMED_OUT = 124  # As timeout(1) says it.
 POLL_S = 0.02
 
@@ -34,6 +40,7 @@ def launch(
     *,
     devices_per_process: int = 1,
     restarts: int = 0,
+    elastic: bool = False,
     deadline_s: float | None = None,
     grace_s: float = 5.0,
     write: Callable[[str], object] | None = None,
@@ -41,22 +48,28 @@ def launch(
     """Runs a command in several processes that find each other; for the main thread.
 
     Each gets ``EEJAX_PROCESS_ID``, ``EEJAX_PROCESSES``, ``EEJAX_COORDINATOR`` (on a free local
-    port), ``EEJAX_ATTEMPT`` (0, then the number of the restart), ``JAX_PLATFORMS=cpu`` and
-    ``JAX_NUM_CPU_DEVICES``. Their output comes line by line behind ``[process id]``.
+    port), ``EEJAX_ATTEMPT`` (0, then the number of the restart), ``EEJAX_STARTED`` (a name of this
+    launch from its date and time), ``JAX_PLATFORMS=cpu`` and ``JAX_NUM_CPU_DEVICES``. Their output
+    comes line by line behind ``[process id]``.
 
     When one fails, the others, which would wait for it, get SIGTERM and after ``grace_s`` SIGKILL.
     SIGINT and SIGTERM are passed on, so that the run can save and stop; a second one kills. When
     the launcher itself is killed, processes that have called `initialize_from_env` end too.
 
     A restart starts all processes again with the same command, which must go on from its last
-    checkpoint by itself (``eejax run --resume`` does, and starts anew if there is none). This is
-    recovery by restart: the number of processes stays the same.
+    checkpoint by itself (``eejax run`` does, and starts anew if there is none). This is recovery by
+    restart: the number of processes stays the same.
+
+    Experimental: with ``elastic`` the processes also get ``EEJAX_ELASTIC=1``, and when a signal
+    ends one other than 0, the others are left to go on without it, see
+    `eejax.cotrain.multihost.elastic`.
 
     Args:
       command: program and arguments.
       processes: how many to start.
       devices_per_process: CPU devices of each.
       restarts: how often to start again after a failure.
+      elastic: whether the run goes on when a process is killed.
       deadline_s: seconds for the whole run with its restarts; no limit if None.
       grace_s: seconds between SIGTERM and SIGKILL.
       write: takes the output, with line ends; standard output if None.
@@ -77,9 +90,11 @@ def launch(
     _check(command, processes, devices_per_process, restarts, deadline_s, grace_s)
     write = write or _write
     end = float("inf") if deadline_s is None else time.monotonic() + deadline_s
+    started = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
     with _signals() as received:
         for attempt in range(restarts + 1):
-            code = _attempt(command, processes, devices_per_process, attempt, end, grace_s,
+            more = {ATTEMPT: str(attempt), STARTED: started} | ({ELASTIC: "1"} if elastic else {})
+            code = _attempt(command, processes, devices_per_process, more, end, grace_s,
                             received, write)  # fmt: skip
             if code and received:
                 return 128 + received[0]
@@ -89,15 +104,15 @@ def launch(
     raise AssertionError  # The loop has returned.
 
 
-def _attempt(command, processes, devices, attempt, end, grace_s, received, write) -> int:
+def _attempt(command, processes, devices, more, end, grace_s, received, write) -> int:
     port = _free_port()
     workers: list[_Worker] = []
     forwarded: list[int] = []
     try:
         for index in range(processes):
-            environment = _environment(index, processes, devices, port, attempt)
+            environment = _environment(index, processes, devices, port) | more
             workers.append(_start(command, index, environment, write))
-        return _watch(workers, end, received, forwarded, write)
+        return _watch(workers, ELASTIC in more, end, received, forwarded, write)
     finally:
         # A run that was told to stop is saving; nothing is gained by telling it twice.
         if not forwarded:
@@ -107,19 +122,25 @@ def _attempt(command, processes, devices, attempt, end, grace_s, received, write
 
 def _watch(
     workers: list[_Worker],
+    elastic: bool,
     end: float,
     received: list[int],
     forwarded: list[int],
     write: Callable[[str], object],
 ) -> int:
     """Waits until all processes have ended, one has failed, or time is up."""
+    lost: set[int] = set()
     while True:
         codes = [worker.process.poll() for worker in workers]
         for index, code in enumerate(codes):
-            if code:
-                write(f"launch: process {index} {_ending(code)}\n")
+            if not code or index in lost:
+                continue
+            write(f"launch: process {index} {_ending(code)}\n")
+            if not elastic or code > 0 or index == 0:
                 return code if code > 0 else 128 - code
-        if all(code == 0 for code in codes):
+            lost.add(index)
+            write("launch: going on without it\n")
+        if all(code == 0 or index in lost for index, code in enumerate(codes)):
             return 0
         if time.monotonic() > end:
             write("launch: the deadline has passed\n")
@@ -152,8 +173,8 @@ def _start(
     def read():
         with process.stdout as lines:
             for line in lines:
-                # Gloo greets once for each pair of devices and group.
-                if line.startswith("[Gloo] Rank "):
+                # Gloo greets once for each pair of devices and group, sometimes amid a line.
+                if line.startswith("[Gloo] Rank ") or "connected peer ranks is" in line:
                     continue
                 # The pipe is emptied even when nobody listens, or the process would stand still.
                 with suppress(OSError):
@@ -202,12 +223,11 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
-def _environment(index: int, processes: int, devices: int, port: int, attempt: int) -> dict:
+def _environment(index: int, processes: int, devices: int, port: int) -> dict:
     return os.environ | {
         PROCESS_ID: str(index),
         PROCESSES: str(processes),
         COORDINATOR: f"127.0.0.1:{port}",
-        ATTEMPT: str(attempt),
         LAUNCHER: str(os.getpid()),
         # Otherwise the coordinator would listen on all networks.
         "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from eejax.cotrain.multihost import largest
+
 
 class Interrupted(Exception):
     """A run stopped because a signal asked it to.
@@ -80,3 +82,29 @@ def catch_signals() -> Iterator[Stop]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def agree_to_stop(stop: Stop) -> Stop:
+    """Lets a signal to one process stop all after the same step.
+
+    Args:
+      stop: the flag of this process.
+
+    Returns:
+      The flag of all; every process must ask it at the same places.
+
+    Example:
+      >>> with catch_signals() as stop:
+      ...     agree_to_stop(stop).requested() is None
+      True
+    """
+
+    def requested() -> int | None:
+        return largest(stop.requested() or 0) or None
+
+    def check(saved: int | None = None) -> None:
+        signum = requested()
+        if signum:
+            raise Interrupted(signum, saved)
+
+    return Stop(requested, check)

@@ -9,6 +9,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
+from eejax.cotrain.multihost import several_processes, to_host
 from eejax.experiment import checkpoint
 from eejax.experiment.context import Context
 from eejax.experiment.metrics import open_metrics
@@ -56,12 +59,15 @@ def run_steps(steps: Sequence[Step], first: RunState, context: Context) -> RunSt
       context: folder, display and stop flag.
 
     Returns:
-      The state after the last step.
+      The state after the last step. Where several processes run, its arrays are whole on every
+      host.
 
     Raises:
       Interrupted: a signal came; the state was saved.
-      ValueError: the checkpoint belongs to another list of steps or other shapes.
+      ValueError: the checkpoint belongs to another list of steps or other shapes, or the state does
+        not lie over all processes.
     """
+    _check_processes(first.arrays)
     folder = context.workdir.path(FOLDER)
     state, done, position = first, 0, 0
     if context.resume:
@@ -99,4 +105,25 @@ def run_steps(steps: Sequence[Step], first: RunState, context: Context) -> RunSt
                     checkpoint.save(folder, number + 1, state.arrays, meta)
                     update(number + 1 - group[0][0], note)
                     context.stop.check(saved=number + 1)
-    return state
+    return state._replace(arrays=jax.tree.map(_whole, state.arrays))
+
+
+def _check_processes(arrays: PyTree) -> None:
+    if not several_processes():
+        return
+    devices = set().union(*(x.devices() for x in jax.tree.leaves(arrays) if hasattr(x, "devices")))
+    held = len({device.process_index for device in devices})
+    if held < jax.process_count():
+        raise ValueError(
+            f"this run keeps its state in {held} of {jax.process_count()} processes, so it cannot "
+            "be spread over them: start it without `eejax launch`, or with a layout of all devices"
+        )
+
+
+def _whole(x: Any) -> Any:
+    """Brings what several processes hold to this host."""
+    if getattr(x, "is_fully_addressable", True) or jax.dtypes.issubdtype(
+        x.dtype, jax.dtypes.prng_key
+    ):
+        return x
+    return to_host(x)

@@ -112,6 +112,21 @@ def replace_durable(source: Path, target: Path) -> None:
     fsync_path(target.parent)
 
 
+def launched_root(name: str, runs: Path = Path("runs")) -> Path:
+    """Names the folder of a run that `launch` has started; the same after a restart.
+
+    Args:
+      name: name of the config.
+      runs: folder of all runs.
+
+    Returns:
+      ``runs/<name>/<local date and time>_<launcher>``; if nobody launched this process, that of
+      `new_root`.
+    """
+    started = os.environ.get("EEJAX_STARTED")
+    return runs / name / started if started else new_root(name, runs)
+
+
 def new_root(name: str, runs: Path = Path("runs")) -> Path:
     """Chooses a folder for a new run.
 

@@ -13,9 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from eejax.cotrain.multihost import end_on_error, initialize_from_env, process_mesh
+from eejax.cotrain.multihost import (
+    end_on_error,
+    initialize_from_env,
+    is_elastic,
+    leave,
+    process_mesh,
+)
 from eejax.experiment import checkpoint
-from eejax.experiment.runs.multihost_digits import train
+from eejax.experiment.runs.multihost_digits import train, train_elastic
 from eejax.experiment.signals import catch_signals
 
 ROWS = 24
@@ -87,8 +93,12 @@ def main():
     mesh = process_mesh()
     say = print if jax.process_index() == 0 else lambda text: None
     with catch_signals() as stop:
-        _, done = train(folder / "checkpoints", mesh, steps=steps, stop=after_step, say=say)
-    if done == steps:
+        options = {"steps": steps, "stop": after_step, "say": say}
+        if is_elastic():
+            _, done = train_elastic(folder / "checkpoints", **options)
+        else:
+            _, done = train(folder / "checkpoints", mesh, **options)
+    if done == steps and not is_elastic():
         check_sharded(folder / "sharded", mesh)
         say("all is well")
     return 0 if done == steps else 143
@@ -98,7 +108,10 @@ if __name__ == "__main__":
     # A kill must not damage the programs that other tests share.
     jax.config.update("jax_enable_compilation_cache", False)
     frozen = any(fault.endswith("SIGSTOP") for fault in sys.argv[3:])
-    initialize_from_env(heartbeat_s=3 if frozen else 10, shutdown_s=5)
+    heartbeat_s = 3 if frozen or is_elastic() else 10
+    initialize_from_env(heartbeat_s=heartbeat_s, shutdown_s=5, collective_s=5)
     with end_on_error():
         code = main()
+    if is_elastic():
+        leave(code)
     sys.exit(code)

@@ -83,12 +83,12 @@ def test_run_in_a_folder_of_its_own_and_resume_the_newest(config, tmp_path, caps
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["rnu"], "unknown argument 'rnu'; did you mean run?"),
-        (["data", "improt"], "unknown argument 'improt'; did you mean import?"),
-        (["methods", "cotrian"], "unknown argument 'cotrian'; did you mean cotrain?"),
+        (["rnu"], "unknown argument 'rnu'; did you mean 'run'?"),
+        (["data", "improt"], "unknown argument 'improt'; did you mean 'import'?"),
+        (["methods", "cotrian"], "unknown argument 'cotrian'; did you mean 'cotrain'?"),
         (["methods", "cotrain", "--al"], "unknown argument '--al'"),
         (["run"], "CONFIG is missing, such as"),
-        (["run", "@", "--resme"], "unknown argument '--resme'; did you mean --resume?"),
+        (["run", "@", "--resme"], "unknown argument '--resme'; did you mean '--resume'?"),
         (["run", "life.py"], "no config file 'life.py'; did you mean life cycle.py?"),
         (["run", "@:tinny"], "@:tinny: unknown argument 'tinny'; choose from tiny"),
         (["run", "@", "--config.ruonds=3"], "--config.rounds INT"),
@@ -199,6 +199,13 @@ def test_methods_lists_functions_with_their_papers(monkeypatch, capsys):
 
 def test_a_method_without_a_paper_has_an_empty_reference():
     assert cli._paper("One line.\n\nReturns:\n  x") == ""
+
+
+def test_a_run_cannot_lose_processes(config, monkeypatch, capsys):
+    monkeypatch.setenv("EEJAX_PROCESSES", "2")
+    monkeypatch.setenv("EEJAX_ELASTIC", "1")
+    assert code("run", config) == 2
+    assert "`eejax run` cannot go on with fewer processes" in capsys.readouterr().err
 
 
 def test_launch_starts_processes_and_gives_their_exit_code(capfd):

@@ -117,6 +117,37 @@ def test_restarts_until_it_works():
     assert (code, out.count("[0] try")) == (3, 3)
 
 
+def test_all_attempts_of_a_launch_have_one_name():
+    worker = (
+        "import os, sys; print(os.environ['EEJAX_STARTED']);"
+        f"sys.exit(os.environ['{ATTEMPT}'] == '0')"
+    )
+    code, out = run(worker, processes=1, restarts=1)
+    said = [line.split()[1] for line in out.splitlines() if line.startswith("[0]")]
+    assert (code, len(said), len(set(said))) == (0, 2, 1)
+    assert said[0].endswith(f"_{os.getpid()}")
+
+
+@pytest.mark.parametrize(
+    ("process", "end", "expected", "ended"),
+    [
+        (1, "os.kill(os.getpid(), 9)", 0, 2),  # Killed: the others go on.
+        (1, "sys.exit(3)", 3, 0),  # An error, which the others would meet, too.
+        (0, "os.kill(os.getpid(), 9)", 128 + signal.SIGKILL, 0),  # The coordinator.
+    ],
+)
+def test_elastic_processes_go_on_without_a_killed_one(process, end, expected, ended):
+    code, out = run(
+        "import os, sys, time; assert os.environ['EEJAX_ELASTIC'] == '1'\n"
+        f"if os.environ['EEJAX_PROCESS_ID'] == '{process}': {end}\n"
+        "time.sleep(1); print('the end')",
+        processes=3,
+        elastic=True,
+    )
+    assert (code, out.count("the end")) == (expected, ended), out
+    assert ("launch: going on without it" in out) == (expected == 0)
+
+
 def test_the_deadline_ends_all_and_is_not_restarted():
     began = time.monotonic()
     code, out = run("import time; time.sleep(60)", deadline_s=0.5, restarts=3)

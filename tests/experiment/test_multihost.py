@@ -1,5 +1,6 @@
 """Training over real processes: killed, stopped, frozen, and resumed on another number of them."""
 
+import re
 import shutil
 import signal
 import sys
@@ -103,3 +104,30 @@ def test_a_frozen_worker_is_missed(tmp_path):
     # The other one aborts when the heartbeat of 3 seconds is missing.
     assert code == 128 + signal.SIGABRT, out
     assert time.monotonic() - began < DEADLINE_S / 2
+
+
+@pytest.mark.slow
+def test_survivors_go_on_without_a_killed_process(tmp_path):
+    # Process 2 dies before step 21, and the others lay the state over their two devices.
+    code, out = run(tmp_path / "elastic", 3, "0:2:21:SIGKILL", elastic=True)
+    assert code == 0, out
+    assert "launch: process 2 was ended by SIGKILL" in out
+    assert "[0] lost process 2 after step 20: going on without" in out
+    # The same from the checkpoint of step 20 with two processes from the start.
+    shutil.copytree(tmp_path / "elastic", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / f"{STEPS:08d}")
+    code, again = run(tmp_path / "two", 2)
+    assert code == 0, again
+    assert "[0] resuming after step 20" in again
+    losses = [re.search(rf"step {STEPS}: loss (\S+)", text)[1] for text in (out, again)]
+    assert losses[0] == losses[1]
+    assert 0 < float(losses[0]) < 1
+    assert_close(state_in(tmp_path / "elastic"), state_in(tmp_path / "two"))
+
+
+@pytest.mark.slow
+def test_without_process_0_nobody_goes_on_but_all_restart(tmp_path):
+    code, out = run(tmp_path, 2, "0:0:21:SIGKILL", elastic=True, restarts=1)
+    assert code == 0, out
+    assert "restart 1 of 1" in out
+    assert "[0] resuming after step 20" in out

@@ -2,11 +2,13 @@
 
 import io
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
+from eejax.experiment import steps
 from eejax.experiment.context import Context
 from eejax.experiment.metrics import read_metrics
 from eejax.experiment.progress import make_progress
@@ -106,6 +108,14 @@ def test_another_list_of_steps_is_refused(tmp_path):
     again, _ = make_context(tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match="had 5 steps and has 4 now"):
         run_steps(make_steps()[:4], first(), again)
+
+
+def test_a_run_of_one_process_is_not_spread(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "several_processes", lambda: True)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    context, _ = make_context(tmp_path / "run")
+    with pytest.raises(ValueError, match="keeps its state in 1 of 3 processes"):
+        run_steps(make_steps(), first(), context)
 
 
 def test_a_damaged_checkpoint_costs_one_step(tmp_path):

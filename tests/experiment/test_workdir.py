@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from eejax.experiment import workdir
-from eejax.experiment.workdir import RunDir, new_root, newest_root, open_run_dir
+from eejax.experiment.workdir import RunDir, launched_root, new_root, newest_root, open_run_dir
 
 
 @pytest.fixture
@@ -98,6 +98,16 @@ def test_only_one_process_writes(tmp_path):
         other.kill()
     with open_run_dir(tmp_path, resume=True):
         pass
+
+
+def test_a_restarted_run_has_the_folder_of_its_launch(tmp_path, monkeypatch):
+    monkeypatch.delenv("EEJAX_STARTED", raising=False)
+    assert launched_root("lifecycle", tmp_path).parent == tmp_path / "lifecycle"
+    monkeypatch.setenv("EEJAX_STARTED", "2026-01-02_03-04-05_77")
+    for _ in range(2):
+        root = launched_root("lifecycle", tmp_path)
+        assert root == tmp_path / "lifecycle" / "2026-01-02_03-04-05_77"
+        root.mkdir(parents=True, exist_ok=True)
 
 
 def test_new_and_newest_folders(tmp_path):

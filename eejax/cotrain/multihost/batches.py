@@ -17,21 +17,42 @@ PyTree = Any
 PROCESS, DEVICE = "process", "device"
 
 
-def process_mesh() -> Mesh:
-    """Lays all devices of all processes out as ``[process, device]``.
+def process_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Lays the devices of all processes out as ``[process, device]``.
 
     Sums over ``device`` stay inside a process; sums over ``process`` cross the network.
 
+    Args:
+      devices: as many of each process; all if None.
+
     Returns:
-      A mesh over ``("process", "device")`` whose row ``i`` holds the devices of process ``i``.
+      A mesh over ``("process", "device")`` whose row ``i`` holds the devices of the ``i``-th
+      process.
 
     Example:
       >>> process_mesh().axis_names
       ('process', 'device')
     """
-    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
-    shape = (jax.process_count(), jax.local_device_count())
-    return make_mesh(shape, (PROCESS, DEVICE), devices)
+    devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
+    processes = len({device.process_index for device in devices})
+    return make_mesh((processes, len(devices) // processes), (PROCESS, DEVICE), devices)
+
+
+def process_place(mesh: Mesh) -> tuple[int, int]:
+    """Finds the row of this process in a mesh, for `process_slice`.
+
+    Args:
+      mesh: of `process_mesh`, of all processes or of those that are left.
+
+    Returns:
+      ``(index, count)``: its row, and how many rows there are.
+
+    Example:
+      >>> process_place(process_mesh())
+      (0, 1)
+    """
+    owners = [row[0].process_index for row in mesh.devices]
+    return owners.index(jax.process_index()), len(owners)
 
 
 def process_slice(n: int, index: int | None = None, count: int | None = None) -> slice:

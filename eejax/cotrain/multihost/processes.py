@@ -19,22 +19,30 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 PROCESS_ID, PROCESSES, COORDINATOR = "EEJAX_PROCESS_ID", "EEJAX_PROCESSES", "EEJAX_COORDINATOR"
-LAUNCHER = "EEJAX_LAUNCHER"
+LAUNCHER, ELASTIC = "EEJAX_LAUNCHER", "EEJAX_ELASTIC"
+AUTO = "auto"
 
 
-def initialize_from_env(*, start_s: int = 60, heartbeat_s: int = 10, shutdown_s: int = 10) -> bool:
+def initialize_from_env(
+    *, start_s: int = 60, heartbeat_s: int = 10, shutdown_s: int = 10, collective_s: int = 10
+) -> bool:
     """Joins this process to its peers; call it before anything else of JAX.
 
     If ``EEJAX_PROCESSES`` is set, as `eejax.experiment.launch` does, or as is done by hand on
     several GPU hosts, then ``EEJAX_PROCESS_ID`` and ``EEJAX_COORDINATOR`` (``host:port`` of process
-    0) must be set too. Otherwise JAX looks for a TPU pod, Slurm, Open MPI or Kubernetes, and where
-    there is none the process stays alone.
+    0) must be set too. Otherwise, or if it is ``auto``, JAX looks for a TPU pod, Slurm, Open MPI or
+    Kubernetes, and where there is none the process stays alone.
+
+    With ``EEJAX_ELASTIC=1`` the death of a process other than 0 does not abort the others, see
+    `elastic`.
 
     Args:
       start_s: seconds in which all processes must have started. After that JAX aborts the process
         (SIGABRT); it raises no error that could be caught.
       heartbeat_s: seconds without a sign of life after which a peer counts as dead, and JAX aborts.
       shutdown_s: seconds a process that is done waits for the others.
+      collective_s: with ``EEJAX_ELASTIC`` on CPUs, seconds after which a collective operation that
+        a process has not joined fails; more than processes ever lie apart, also in compiling.
 
     Returns:
       Whether there may be peers.
@@ -48,8 +56,10 @@ def initialize_from_env(*, start_s: int = 60, heartbeat_s: int = 10, shutdown_s:
         "heartbeat_timeout_seconds": heartbeat_s,
         "shutdown_timeout_seconds": shutdown_s,
     }
-    if PROCESSES not in os.environ:
-        _keep_sigterm()
+    _keep_sigterm()
+    if os.environ.get(ELASTIC) == "1":
+        _survive(collective_s)
+    if os.environ.get(PROCESSES, AUTO) == AUTO:
         try:
             jax.distributed.initialize(**timeouts)
         except ValueError as error:
@@ -67,7 +77,6 @@ def initialize_from_env(*, start_s: int = 60, heartbeat_s: int = 10, shutdown_s:
         raise ValueError(f"{COORDINATOR} must be host:port, is {os.environ.get(COORDINATOR)!r}")
     if LAUNCHER in os.environ:
         threading.Thread(target=_follow, args=(_number(LAUNCHER, 1),), daemon=True).start()
-    _keep_sigterm()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # All ids are given, so nothing is detected and one GPU a process is not assumed.
     jax.distributed.initialize(
@@ -102,7 +111,54 @@ def end_on_error() -> Iterator[None]:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
+        # Peers abort when process 0 is gone, perhaps before they have said what is wrong.
+        if os.environ.get(PROCESS_ID) == "0":
+            time.sleep(0.5)
         os._exit(_exit_code(error))
+
+
+def several_processes() -> bool:
+    """Tells whether this process has peers, without starting the devices of JAX.
+
+    Returns:
+      Whether it has joined others.
+
+    Example:
+      >>> several_processes()
+      False
+    """
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Tells whether this process speaks and writes for all, as process 0 does.
+
+    Returns:
+      Whether it is process 0 or has no peers.
+
+    Example:
+      >>> is_first()
+      True
+    """
+    return not several_processes() or jax.process_index() == 0
+
+
+def largest(number: int) -> int:
+    """Finds the largest of the numbers that the processes give.
+
+    Args:
+      number: of this process, of 32 bits. All processes must call.
+
+    Returns:
+      The same answer everywhere.
+
+    Example:
+      >>> largest(15)
+      15
+    """
+    if not several_processes():
+        return number
+    return int(multihost_utils.process_allgather(np.asarray(number, np.int32)).max())
 
 
 def any_process(flag: bool) -> bool:
@@ -121,14 +177,22 @@ def any_process(flag: bool) -> bool:
       >>> any_process(False), any_process(True)
       (False, True)
     """
-    if jax.process_count() == 1:
-        return bool(flag)
-    return bool(multihost_utils.process_allgather(np.asarray(flag, np.int32)).any())
+    return bool(largest(int(flag)))
 
 
 def _keep_sigterm() -> None:
     # JAX would swallow the signal, which here means to save and stop, or to end at once.
     jax.config.update("jax_enable_preemption_service", False)
+
+
+def _survive(collective_s: int) -> None:
+    jax.config.update("jax_enable_recoverability", True)
+    # Without these a collective operation on CPUs waits for the dead forever.
+    flags = (
+        f"--xla_cpu_collective_timeout_seconds={collective_s}",
+        f"--xla_cpu_collective_call_terminate_timeout_seconds={collective_s}",
+    )
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
 def _number(name: str, least: int) -> int:

@@ -18,6 +18,7 @@ PLACE = {
     ("name", "value", "message"),
     [
         ("EEJAX_PROCESSES", "two", "EEJAX_PROCESSES must be a whole number >= 1, is 'two'"),
+        ("EEJAX_PROCESSES", "AUTO", "EEJAX_PROCESSES must be a whole number >= 1, is 'AUTO'"),
         ("EEJAX_PROCESSES", "0", "EEJAX_PROCESSES must be a whole number >= 1"),
         ("EEJAX_PROCESS_ID", None, "EEJAX_PROCESS_ID must be a whole number >= 0, is None"),
         ("EEJAX_PROCESS_ID", "2", "EEJAX_PROCESS_ID must be below EEJAX_PROCESSES=2, is 2"),
@@ -41,13 +42,15 @@ def script(code, **environment):
     )  # fmt: skip
 
 
-def test_without_a_cluster_a_process_is_alone_and_errors_are_ordinary():
+@pytest.mark.parametrize("environment", [{}, {"EEJAX_PROCESSES": "auto"}])
+def test_without_a_cluster_a_process_is_alone_and_errors_are_ordinary(environment):
     done = script(
         "from eejax.cotrain.multihost import *\n"
         "print(initialize_from_env(), any_process(True))\n"
         "try:\n"
         "  with end_on_error(): raise ValueError('as usual')\n"
-        "except ValueError as error: print(error)\n"
+        "except ValueError as error: print(error)\n",
+        **environment,
     )
     assert (done.returncode, done.stdout) == (0, "False True\nas usual\n"), done.stderr
 

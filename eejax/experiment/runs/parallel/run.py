@@ -13,6 +13,7 @@ import optax
 from eejax import trees
 from eejax.cotrain import pipeline
 from eejax.cotrain.hybrid import check_hybrid, hybrid_step, make_mesh_of, predict, unpack
+from eejax.cotrain.multihost import to_host
 from eejax.experiment.context import Context
 from eejax.experiment.devices import ensure_devices
 from eejax.experiment.report import print_report, save_report
@@ -57,7 +58,7 @@ def run(config: Parallel, context: Context) -> dict[str, Any]:
                 arrays, metrics = train(arrays, batch)
             loss = float(metrics["loss"])
             working.append((stop - start, time.perf_counter() - began))
-            test_loss, accuracy = test(unpack(jax.device_get(arrays[0])))
+            test_loss, accuracy = test(unpack(jax.tree.map(to_host, arrays[0])))
             further = task.metrics(test_loss, accuracy)
             row = {"loss": loss, "test_loss": test_loss, **further}
             write(stop, row)
