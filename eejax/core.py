@@ -74,8 +74,20 @@ class Codec(NamedTuple):
     nbytes: Callable[[PyTree], int]
 
 
+Weighting = Literal["samples", "uniform", "population"]
+"""How uploads become their mean in federated training: weighted by the clients' numbers of samples;
+each client alike; or summed and divided by the number of all clients, also those who sent nothing.
+"""
+
+WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
+
+
+def _as_params(params: PyTree) -> PyTree:
+    return params
+
+
 class FederatedAlgorithm(NamedTuple):
-    """A federated method as five closures over a ``grad_fn`` and optax transformations.
+    """A federated method as closures over a ``grad_fn`` and optax transformations.
 
     Per-client transforms on the way up (clip, compress, noise) are codecs and belong to the engine,
     so no algorithm knows about them.
@@ -84,9 +96,12 @@ class FederatedAlgorithm(NamedTuple):
       init: ``(params) -> ServerState``.
       client_init: ``(params) -> ClientState``; ``()`` when clients keep nothing.
       local_update: ``(broadcast, ClientState, batches, key) -> (upload, ClientState,
-        metrics)`` with every leaf of ``batches`` shaped ``[steps, batch, ...]``.
-      server_update: ``(ServerState, weighted mean of the uploads) -> ServerState``.
+        metrics)`` with every leaf of ``batches`` shaped ``[steps, batch, ...]``. When clients take
+        unequal numbers of steps it is also given ``tau=``, int32: only the first ``tau`` count.
+      server_update: ``(ServerState, mean of the uploads) -> ServerState``.
       broadcast: ``(ServerState) ->`` what every client receives.
+      upload: ``(params) ->`` a tree of arrays shaped as an upload; the model itself by default.
+      weighting: a `Weighting`, or a tree of them where parts of an upload differ.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -94,6 +109,8 @@ class FederatedAlgorithm(NamedTuple):
     local_update: Callable[..., tuple[PyTree, PyTree, dict]]
     server_update: Callable[[PyTree, PyTree], PyTree]
     broadcast: Callable[[PyTree], PyTree]
+    upload: Callable[[PyTree], PyTree] = _as_params
+    weighting: PyTree = "samples"
 
 
 class ExitRule(NamedTuple):

@@ -16,7 +16,10 @@ FIELDS = {
     "Exit": ("after", "head"),
     "StagedModel": ("stages", "exits"),
     "Codec": ("init", "encode", "decode", "nbytes"),
-    "FederatedAlgorithm": ("init", "client_init", "local_update", "server_update", "broadcast"),
+    "FederatedAlgorithm": (
+        *("init", "client_init", "local_update", "server_update", "broadcast"),
+        *("upload", "weighting"),
+    ),
     "ExitRule": ("init", "decide"),
     "Knowledge": ("logits", "features", "prototypes", "class_mask"),
     "Distiller": ("init", "apply"),
@@ -56,10 +59,14 @@ def test_kinds_are_those_of_the_survey():
     assert typing.get_args(core.Kind) == core.KINDS
 
 
-def test_only_remedies_and_knowledge_have_defaults():
+def test_only_what_may_be_left_out_has_a_default():
     defaults = {name: set(contract._field_defaults) for name, contract in contracts().items()}
     optional = {name: fields for name, fields in defaults.items() if fields}
-    assert optional == {"Knowledge": {*FIELDS["Knowledge"]}, "Continual": {*FIELDS["Continual"]}}
+    assert optional == {
+        "FederatedAlgorithm": {"upload", "weighting"},
+        "Knowledge": {*FIELDS["Knowledge"]},
+        "Continual": {*FIELDS["Continual"]},
+    }
 
 
 def test_continual_does_nothing_by_default():

@@ -167,7 +167,8 @@ pack() {
 start() {
   local line
   # In a session of its own, so that the run outlives this connection.
-  line="PATH=~/eejax/venv/bin:\$PATH; cd ~/eejax/code;
+  # `auto` makes the processes of all workers one run.
+  line="PATH=~/eejax/venv/bin:\$PATH; export EEJAX_PROCESSES=auto; cd ~/eejax/code;
 if kill -0 \$(cat ~/eejax/run.pid) 2>/dev/null; then echo 'still running'; exit 0; fi;
 setsid nohup $(quoted "${command[@]}") > ~/eejax/run.log 2>&1 < /dev/null &
 echo \$! > ~/eejax/run.pid"

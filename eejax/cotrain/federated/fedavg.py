@@ -1,6 +1,5 @@
 """FedAvg: clients train from the same model, the server averages what they changed."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,11 +7,9 @@ import optax
 
 from eejax import trees
 from eejax.core import FederatedAlgorithm
+from eejax.cotrain.federated.local import GradFn, take_steps
 
 PyTree = Any
-
-GradFn = Callable[..., tuple[PyTree, dict]]
-"""``(params, batch, key) -> (grads, metrics)``; metrics is a flat dict of scalars."""
 
 
 class ServerState(NamedTuple):
@@ -71,19 +68,16 @@ def fedavg(
         del params
         return ()
 
-    def local_update(params, client_state, batches, key):
-        steps = jax.tree.leaves(batches)[0].shape[0]
-        keys = None if key is None else jax.random.split(key, steps)
-
-        def step(carry, xs):
+    def local_update(params, client_state, batches, key, tau=None):
+        def step(carry, batch, step_key):
             w, opt_state = carry
-            batch, step_key = xs
             grads, metrics = grad_fn(w, batch, step_key)
             updates, opt_state = client_opt.update(grads, opt_state, w)
             return (optax.apply_updates(w, updates), opt_state), metrics
 
-        (w, _), metrics = jax.lax.scan(step, (params, client_opt.init(params)), (batches, keys))
-        return trees.sub(w, params), client_state, jax.tree.map(lambda m: m.mean(0), metrics)
+        carry = (params, client_opt.init(params))
+        (w, _), metrics = take_steps(step, carry, batches, key, tau)
+        return trees.sub(w, params), client_state, metrics
 
     def server_update(state, mean):
         pseudo_gradient = jax.tree.map(lambda d: -d, mean)

@@ -14,11 +14,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from eejax.core import Codec, FederatedAlgorithm
 from eejax.cotrain.federated.clients import (
     ClientStack,
-    chunk_size,
+    Sums,
+    check,
+    count_clients,
     mean_of,
+    mean_upload,
     stack_clients,
     train_clients,
 )
+from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.rows import Rows, place, replicate
 from eejax.tiers import EDGE, END, cast_varying
 from eejax.wire import identity
@@ -33,7 +37,7 @@ class FederatedState(NamedTuple):
       server: the algorithm's server state.
       clients: what the clients keep, ``[edges, ends, ...]``.
       edges: what the edge servers keep, ``[edges, ...]``; ``()`` in flat training.
-      steps: int32, local steps that every client has taken.
+      steps: int32, local steps that every client was to take until now, or `Epochs`.
     """
 
     server: PyTree
@@ -61,7 +65,7 @@ def flat(
     algorithm: FederatedAlgorithm,
     mesh: Mesh,
     *,
-    steps: int,
+    steps: int | Epochs,
     batch: int,
     codec: Codec | None = None,
     clients: str = "auto",
@@ -71,7 +75,7 @@ def flat(
     Args:
       algorithm: a federated algorithm.
       mesh: a mesh over ``("edge", "end")``.
-      steps: local steps of a round.
+      steps: local steps of a round, or `Epochs`.
       batch: samples of a step.
       codec: what uploads pass on their way up; identity if None.
       clients: order of the clients on one device, see `clients.chunk_size`.
@@ -80,18 +84,18 @@ def flat(
       The engine.
 
     Raises:
-      ValueError: the order of the clients is unknown.
+      ValueError: the order of the clients is unknown, or the steps are below 1.
 
     References:
       McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data,
       2017.
     """
-    chunk_size(clients, 1)  # A wrong order is refused here, not amid a run.
+    check(algorithm, steps, clients)
     codec = identity() if codec is None else codec
 
     def init(params, rows):
         return FederatedState(
-            replicate(mesh, algorithm.init(params)),
+            replicate(mesh, algorithm.init(jax.tree.map(jnp.array, params))),
             place(mesh, stack_clients(algorithm, params, rows, codec)),
             (),
             replicate(mesh, jnp.zeros((), jnp.int32)),
@@ -106,13 +110,15 @@ def flat(
             algorithm, codec, broadcast, state.clients, rows, data, state.steps, key,
             steps=steps, batch=batch, order=clients,
         )  # fmt: skip
-        here = (jax.tree.map(lambda x: x.sum(0), (sums.upload, sums.weight)), sums.metrics)
-        (upload, weight), metrics = jax.lax.psum(jax.lax.psum(here, END), EDGE)
-        server = algorithm.server_update(state.server, mean_of(upload, weight))
+        here = Sums(*jax.tree.map(lambda x: x.sum(0), sums[:3]), sums.metrics)
+        population = count_clients(rows).sum()
+        sums, population = jax.lax.psum(jax.lax.psum((here, population), END), EDGE)
+        mean = mean_upload(algorithm, sums, population)
+        server = algorithm.server_update(state.server, mean)
         # A round without any sample changes nothing, not even the optimiser of the server.
-        server = jax.tree.map(lambda n, o: jnp.where(weight > 0, n, o), server, state.server)
-        new = FederatedState(server, stack, (), state.steps + steps)
-        return new, mean_of(metrics, weight)
+        server = jax.tree.map(lambda n, o: jnp.where(sums.weight > 0, n, o), server, state.server)
+        new = FederatedState(server, stack, (), state.steps + span(steps))
+        return new, mean_of(sums.metrics, sums.weight)
 
     return Engine(init, compile_rounds(round_, mesh))
 

@@ -8,7 +8,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eejax import trees
 from eejax.core import Codec, FederatedAlgorithm
-from eejax.cotrain.federated.clients import chunk_size, mean_of, stack_clients, train_clients
+from eejax.cotrain.federated.clients import (
+    check,
+    count_clients,
+    mean_of,
+    mean_upload,
+    stack_clients,
+    train_clients,
+)
+from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.flat import Engine, FederatedState, compile_rounds
 from eejax.cotrain.federated.rows import place, replicate
 from eejax.tiers import EDGE, END, cast_varying
@@ -21,7 +29,7 @@ def hierfavg(
     algorithm: FederatedAlgorithm,
     mesh: Mesh,
     *,
-    k1: int,
+    k1: int | Epochs,
     k2: int,
     batch: int,
     codec: Codec | None = None,
@@ -32,7 +40,8 @@ def hierfavg(
 
     A round is a round of the cloud: ``k2`` times the clients take ``k1`` local steps and their edge
     server takes the mean of their uploads; then the cloud takes the mean of what the edges have
-    become, weighted by their samples. Each edge runs the server side of the algorithm, on the state
+    become, weighted by their samples, or by their clients where the algorithm does not weigh by
+    samples. Each edge runs the server side of the algorithm, on the state
     that the cloud sent. With ``k2 = 1`` or a single edge, FedAvg gives the same as `flat`.
 
     What an edge uploads is the change of its server state since the cloud sent it; counters and
@@ -41,7 +50,7 @@ def hierfavg(
     Args:
       algorithm: a federated algorithm.
       mesh: a mesh over ``("edge", "end")``.
-      k1: local steps between two aggregations at the edge.
+      k1: local steps between two aggregations at the edge, or `Epochs`.
       k2: aggregations at the edge between two in the cloud.
       batch: samples of a step.
       codec: what uploads pass between end and edge; identity if None.
@@ -57,14 +66,15 @@ def hierfavg(
     References:
       Liu, Zhang, Song and Letaief, Client-Edge-Cloud Hierarchical Federated Learning, 2020.
     """
-    if k1 < 1 or k2 < 1:
+    if span(k1) < 1 or k2 < 1:
         raise ValueError(f"k1 and k2 must be at least 1; got k1={k1!r} and k2={k2!r}")
-    chunk_size(clients, 1)  # A wrong order is refused here, not amid a run.
+    check(algorithm, k1, clients)
+    by_samples = all(how == "samples" for how in jax.tree.leaves(algorithm.weighting))
     codec = identity() if codec is None else codec
     edge_codec = identity() if edge_codec is None else edge_codec
 
     def init(params, rows):
-        server = algorithm.init(params)
+        server = algorithm.init(jax.tree.map(jnp.array, params))
         edges = jax.tree.map(
             lambda x: jnp.broadcast_to(x, rows.counts.shape[:1] + x.shape),
             edge_codec.init(_changing(server)),
@@ -83,23 +93,25 @@ def hierfavg(
             algorithm, codec, broadcast, stack, rows, data, start, key,
             steps=k1, batch=batch, order=clients,
         )  # fmt: skip
-        upload, weight, metrics = jax.lax.psum(sums, END)
-        new = jax.vmap(algorithm.server_update)(server, mean_of(upload, weight))
+        sums, population = jax.lax.psum((sums, count_clients(rows)), END)
+        mean = mean_upload(algorithm, sums, population)
+        new = jax.vmap(algorithm.server_update)(server, mean)
         # An edge without samples keeps what the cloud sent.
-        server = jax.tree.map(lambda n, o: jnp.where(_like(weight, n) > 0, n, o), new, server)
-        return (server, stack, start + k1), (metrics, weight)
+        server = jax.tree.map(lambda n, o: jnp.where(_like(sums.weight, n) > 0, n, o), new, server)
+        return (server, stack, start + span(k1)), (sums.metrics, sums.weight)
 
     def round_(state, rows, data, key):
         edges = rows.counts.shape[0]
         sent = jax.tree.map(
             lambda x: jnp.broadcast_to(x, (edges, *x.shape)), cast_varying(state.server, (EDGE,))
         )
-        (server, stack, steps), (metrics, weight) = jax.lax.scan(
+        (server, stack, steps), (metrics, trained) = jax.lax.scan(
             lambda carry, _: edge_round(carry, rows, data, key),
             (sent, state.clients, state.steps),
             length=k2,
         )
-        weight = weight[0]  # The same in each of the k2 rounds.
+        samples = rows.counts.sum(1).astype(jnp.float32)
+        weight = jax.lax.psum(samples if by_samples else count_clients(rows), END)
 
         # Every edge has a key of its own, wherever it lies on the mesh.
         first = jax.lax.axis_index(EDGE) * edges
@@ -112,13 +124,13 @@ def hierfavg(
         total = jax.tree.map(
             lambda c: jnp.where(_like(weight, c) > 0, _like(weight, c) * c, 0).sum(0), change
         )
-        total, cloud_weight, metrics = jax.lax.psum(
-            (total, weight.sum(), jax.tree.map(lambda m: m.sum(0), metrics)), EDGE
+        total, cloud_weight, metrics, trained = jax.lax.psum(
+            (total, weight.sum(), jax.tree.map(lambda m: m.sum(0), metrics), trained.sum()), EDGE
         )
         new = _add_changes(state.server, mean_of(total, cloud_weight), server)
         return (
             FederatedState(new, stack, kept, steps),
-            mean_of(metrics, k2 * cloud_weight),
+            mean_of(metrics, trained),
         )
 
     return Engine(init, compile_rounds(round_, mesh))
