@@ -146,7 +146,7 @@ def poisson(rate: float) -> Sampler:
     Example:
       >>> cohort = poisson(0.01)(jax.random.key(0), jnp.array(0), jnp.ones(1000))
       >>> cohort.present.shape, int(cohort.present.sum())
-      ((39,), 11)
+      ((56,), 11)
     """
     if not 0 < rate <= 1:
         raise ValueError(f"rate must be in (0, 1], got {rate!r}")

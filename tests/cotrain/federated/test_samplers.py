@@ -87,7 +87,7 @@ def test_poisson_of_many_clients_has_room_and_costs_little():
     counts = jnp.ones(100_000)
     clients, present = jax.jit(jax.vmap(lambda k: samplers.poisson(0.001)(k, 0, counts)))(keys)
     sizes = np.asarray(present.sum(1))
-    assert present.shape[1] < 200
+    assert present.shape[1] < 220
     assert sizes.max() < present.shape[1]
     assert abs(sizes.mean() - 100) < 3
     assert 7 < sizes.std() < 13  # Of a fixed size it would be 0.
