@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from eejax.experiment.figures import FEW, Bars, Figure, Graph, Lines, check_figure, describe, floats
+from eejax.experiment.graph_layout import place_nodes
 from eejax.experiment.tables import column, si
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c8c8c", "#f0e442")
@@ -248,40 +249,22 @@ def _fit_names(axes: Any, names: Sequence[str]) -> None:
 
 
 def _draw_graph(canvas: Any, axes: Any, figure: Graph) -> None:
-    # Column: the longest way from a source. Row: where the nodes of a column come from, in order.
-    count = len(figure.nodes)
-    column, above = np.zeros(count, int), [[] for _ in range(count)]
-    for a, b in figure.edges:  # Ascending ends, so each column is known when it is read.
-        above[b].append(a)
-    for b in range(count):
-        column[b] = max((column[a] + 1 for a in above[b]), default=0)
-    row = np.zeros(count)
-    for c in range(column.max() + 1):
-        here = np.flatnonzero(column == c)
-        wish = [np.mean([row[a] for a in above[b]]) if above[b] else 0.0 for b in here]
-        ranked = here[np.argsort(wish, kind="stable")]
-        row[ranked] = np.arange(len(here)) - (len(here) - 1) / 2
-    # A long graph is folded into lines of text, as it would be read.
-    width = max(1, min(column.max() + 1, 28))
-    tall = row.max() - row.min() + 2
-    x, y = column % width, -row - column // width * tall
-    lines = column.max() // width + 1
-    canvas.set_size_inches(WIDTH, min(1.2 + 0.16 * lines * tall, 7.5))
+    x, y, line = place_nodes(len(figure.nodes), figure.edges)
+    canvas.set_size_inches(WIDTH, min(1.4 + 0.16 * np.ptp(y), 7.5))
     for a, b in figure.edges:
-        if column[a] // width == column[b] // width:
-            bend = 0.25 if column[b] - column[a] > 1 else 0.0
+        if line[a] == line[b]:
+            arc = f"arc3,rad={0.25 if x[b] - x[a] > 1 else 0}"
+            look = {"arrowstyle": "-", "color": INK, "alpha": 0.45, "linewidth": 0.7}
             axes.annotate(
-                "", (x[b], y[b]), (x[a], y[a]),
-                arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.45, "linewidth": 0.7,
-                            "connectionstyle": f"arc3,rad={bend}"},
-            )  # fmt: skip
+                "", (x[b], y[b]), (x[a], y[a]), arrowprops=look | {"connectionstyle": arc}
+            )
     handles = {}
     for i, group in enumerate(figure.order):
         mine = np.array([g == group for g in figure.groups])
-        colour, marker = PALETTE[i % len(PALETTE)], "osD^v"[i % 5]
         handles[f"{group} ({mine.sum()})"] = axes.scatter(
-            x[mine], y[mine], s=26 if count <= 200 else 10, color=colour, marker=marker, zorder=3
-        )
+            x[mine], y[mine], s=26 if len(x) <= 200 else 10, zorder=3,
+            color=PALETTE[i % len(PALETTE)], marker="osD^v"[i % 5],
+        )  # fmt: skip
     axes.set_axis_off()
     axes.margins(0.04)
     _legend(canvas, handles)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from eejax.experiment.figures import Bars, Lines, check_figure, describe
+from eejax.experiment.figures import Bars, Graph, Lines, check_figure, describe
 
 LINES = Lines("t", "x", "y", {"a": ([1, 2], [3.0, None])})
 BARS = Bars("t", "y", ["p", "q"], {"a": [1, None]})
@@ -62,3 +62,26 @@ def test_a_figure_in_words():
     )
     many = Bars("", "bytes", [f"c{i}" for i in range(13)], {"a": [*range(1000, 14000, 1000)]})
     assert describe(many._replace(unit="B")).endswith("a: from 1 kB to 13 kB, at the end 13 kB.")
+
+
+GRAPH = Graph("t", ["p", "q", "r"], [[0, 1], [0, 2]], ["end", "end", "cloud"], ["end", "cloud"])
+
+
+def test_a_graph_says_who_is_where():
+    check_figure(GRAPH)
+    assert describe(GRAPH) == (
+        "Graph of 3 nodes and 2 edges. end: 2 nodes, p, q. cloud: 1 nodes, r."
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"groups": ["end"]}, "a group for each of the 3 nodes"),
+        ({"order": ["end"]}, "group 'cloud' is not in the order end"),
+        ({"edges": [[1, 0]]}, r"edge \[1, 0\] must be two ascending indices below 3"),
+    ],
+)
+def test_a_graph_that_does_not_fit_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        check_figure(GRAPH._replace(**fields))
