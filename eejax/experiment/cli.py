@@ -9,6 +9,7 @@ import argparse
 import dis
 import importlib
 import inspect
+import json
 import os
 import re
 import shlex
@@ -35,6 +36,8 @@ COMMANDS = {
     "methods": (*ROOMS, "cotrain"),
     "launch": (),
     "parallel": ("plan", "inspect"),
+    "partition": (),
+    "profile": (),
 }
 
 EXAMPLES = """\
@@ -47,6 +50,9 @@ examples:
   eejax report runs/seed1                            writes report.html again
   eejax methods cotrain                              what there is to train with
   eejax parallel plan configs/parallel/language_model.py
+  eejax partition --model resnet18 --topology wifi   where to cut it, by all solvers
+  eejax partition --model net.onnx --topology phone,lte_4g,cloud_gpu --html plan.html
+  eejax profile resnet18 --out resnet18.json         its layers, measured on this machine
   eejax launch --processes 2 --devices-per-process 4 -- \\
       eejax run configs/parallel/language_model.py   one run over two processes
 """
@@ -178,7 +184,57 @@ def _parser() -> argparse.ArgumentParser:
         else:
             sub.add_argument("--picture", type=Path, metavar="FILE",
                              help="draw the schedule, as .png or .svg")  # fmt: skip
+    _add_partition(add)
     return parser
+
+
+def _add_partition(add: Callable[..., argparse.ArgumentParser]) -> None:
+    models = "name of `eejax methods models`, or module:function, which gives (apply, params, x)"
+    plan = add(
+        "partition",
+        _partition,
+        "Plans where to cut a model between tiers.",
+        epilog="Costs are modelled: FLOP and bytes of the layers on rooflines of the devices, or\n"
+        "the seconds of a profile. `eejax methods partition` lists what else there is.",
+    )
+    plan.add_argument("--model", required=True, help=f"x.onnx, a profile x.json, {models}")
+    plan.add_argument("--topology", default="wifi", metavar="SYSTEM",
+                      help="preset of the link of end devices, x.toml, or a chain such as "
+                      "phone,wifi,edge_server,wan,cloud_gpu (default: wifi)")  # fmt: skip
+    plan.add_argument("--objective", default="latency", metavar="NAME",
+                      help="latency, worst_latency, energy, end_energy, money, bytes or pipeline "
+                      "(default: latency)")  # fmt: skip
+    plan.add_argument("--solver", default="all", metavar="NAME", help="a solver (default: all)")
+    plan.add_argument("--features", default="float32", metavar="DTYPE",
+                      help="of what crosses links, by its bytes: float32, bf16, int8")  # fmt: skip
+    plan.add_argument("--measured-on", default="", metavar="DEVICE",
+                      help="device of a profile: preset or file (default: fitted)")  # fmt: skip
+    plan.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    plan.add_argument("--html", type=Path, metavar="FILE", help="write a page with figures")
+
+    profile = add(
+        "profile",
+        _profile,
+        "Measures this machine, or the layers of a model on it.",
+        usage="eejax profile device --idle-w W --busy-w W [--name NAME] [--out FILE]\n"
+        "       eejax profile MODEL [--name NAME] [--out FILE] [--granularity WHAT]",
+        epilog='A device file stands in a topology as `device = {file = "laptop.toml"}`.',
+    )
+    profile.add_argument("model", metavar="MODEL", help=f"device, or a {models}")
+    profile.add_argument("--name", default="this_machine", help="of this machine")
+    profile.add_argument("--idle-w", type=float, metavar="W", help="its power at rest, for device")
+    profile.add_argument("--busy-w", type=float, metavar="W", help="its power under full load")
+    profile.add_argument("--out", type=Path, metavar="FILE",
+                         help="x.toml or x.json for device, x.json for a model")  # fmt: skip
+    profile.add_argument("--repeats", type=int, default=20, metavar="N",
+                         help="timed rounds (default: 20)")  # fmt: skip
+    for sub in (plan, profile):
+        sub.add_argument("--granularity", default="operator", metavar="WHAT",
+                         help="a layer: operator, layer (ONNX), block, depth:K")  # fmt: skip
+        sub.add_argument("--input", default="uint8", metavar="DTYPE",
+                         help="of raw images: uint8 or float32 (default: uint8)")  # fmt: skip
+        sub.add_argument("--side", type=int, default=0, metavar="PIXELS",
+                         help="of images of the zoo (default: as published)")  # fmt: skip
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -291,6 +347,73 @@ def _parallel(args: argparse.Namespace) -> int:
     return 0
 
 
+def _partition(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from eejax.experiment.report import print_report, to_html
+    from eejax.experiment.runs.partition import Partition, planned
+    from eejax.experiment.workdir import finite
+
+    _import_from_here()
+    names = ("model", "topology", "objective", "solver", "granularity", "input", "features", "side",
+             "measured_on")  # fmt: skip
+    config = Partition(**{name: getattr(args, name) for name in names})
+    summary, report = planned(config)
+    if args.html is not None:
+        args.html.write_text(to_html(report, asdict(config)), encoding="utf-8")
+    if args.json:
+        print(json.dumps(finite(summary), indent=2))
+        return 0
+    console = Console(highlight=False)
+    print_report(console, report)
+    if args.html is not None:
+        console.print(f"\npage: {args.html}", markup=False)
+    return 0
+
+
+def _profile(args: argparse.Namespace) -> int:
+    console = Console(highlight=False)
+    if args.model == "device":
+        from eejax.partition import measure_device, write_device
+
+        if args.idle_w is None or args.busy_w is None:
+            raise ValueError("--idle-w and --busy-w are missing: power cannot be measured here")
+        suffix = args.out.suffix if args.out else ".toml"
+        if suffix not in (".toml", ".json"):
+            raise ValueError(f"--out of a device must end in .toml or .json, got {args.out}")
+        device = measure_device(
+            args.name, idle_w=args.idle_w, busy_w=args.busy_w, repeats=args.repeats
+        )
+        for name, value in vars(device).items():
+            console.print(f"{name} = {value if isinstance(value, str) else f'{value:.4g}'}",
+                          markup=False)  # fmt: skip
+        if args.out is not None:
+            write_device(device, args.out)
+        return 0
+
+    from eejax.experiment.runs.partition import Partition, measured_tables, profile_model
+    from eejax.experiment.tables import table_rich
+
+    _import_from_here()
+    if args.out is not None and args.out.suffix != ".json":
+        raise ValueError(f"--out of a profile must end in .json, got {args.out}")
+    config = Partition(
+        model=args.model, granularity=args.granularity, input=args.input, side=args.side
+    )
+    measured = profile_model(config, args.name, args.repeats)
+    for number, table in enumerate(measured_tables(measured), 1):
+        console.print(table_rich(table, number, console))
+    if args.out is not None:
+        args.out.write_text(json.dumps(measured.profile, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _import_from_here() -> None:
+    """Lets module:function be in the working directory, as for ``python -m``."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
 def _methods(args: argparse.Namespace) -> int:
     table = Table("room", "name", "what it is", "reference")
     for room in (r for r in ROOMS if args.room in (None, r, r.partition(".")[0])):
@@ -300,6 +423,11 @@ def _methods(args: argparse.Namespace) -> int:
             if inspect.isfunction(function):
                 text = inspect.getdoc(function) or ""
                 table.add_row(room, name, escape(text.partition("\n")[0]), escape(_paper(text)))
+        if room == "models":
+            for name in module.zoo.NAMES:
+                net = module.zoo.model(name)
+                size = f"{net.published_parameters:,} parameters, input {net.example.shape}"
+                table.add_row("models.zoo", name, f"Network: {size}.", escape(net.source))
     Console(highlight=False).print(table)
     return 0
 

@@ -1,7 +1,7 @@
 """Times the partitioners as ratios, all in one run on this machine.
 
-``plan`` is all that a user waits for: counting the layers of a traced network, tabulating costs, the
-exact minimum cut over three tiers, and the priced plan. Against it:
+``plan`` is all that a user waits for: counting the layers of a traced network, tabulating costs,
+the exact minimum cut over three tiers, and the priced plan. Against it:
 
 - ``networkx``: DADS, over two tiers alone, with the arcs of `partition.dads` cut by networkx;
 - ``loop``: the same with arcs that a plain loop over the layers adds one by one;
@@ -20,15 +20,14 @@ least of several repeats counts. What needs networkx is left out when it is not 
 import argparse
 import importlib.util
 import json
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from eejax import partition
+from eejax.experiment.runs.partition.speed import blocks_dag, least, random_dag, random_seconds
 from eejax.models import zoo
-from eejax.partition import Layer, LayerGraph, Tensor
 from eejax.partition.dads import cut as dads_cut
 from eejax.partition.dads import network
 from eejax.partition.function import RULES, _price
@@ -38,35 +37,6 @@ from eejax.partition.two_tiers import between
 from eejax.tiers import three_tier
 
 HAS_NETWORKX = importlib.util.find_spec("networkx") is not None
-
-
-def random_dag(nodes, seed=0):
-    """A graph of layers that read the one before and up to two of the last 30."""
-    rng = np.random.default_rng(seed)
-    readers = [set() for _ in range(nodes)]
-    for i in range(1, nodes):
-        sources = rng.integers(max(0, i - 30), i, rng.integers(0, 3))
-        for j in {i - 1, *sources.tolist()}:
-            readers[j].add(i)
-    flops, nbytes = rng.lognormal(17, 1.5, nodes), rng.lognormal(10, 1.5, nodes)
-    layers = tuple(Layer(f"l{i}", f, 1e5, 1000) for i, f in enumerate(flops.tolist()))
-    tensors = [Tensor("input", -1, (0,), 3e5)]
-    tensors += [
-        Tensor(f"t{i}", i, tuple(sorted(r)), b)
-        for i, (r, b) in enumerate(zip(readers, nbytes.tolist()))
-    ]
-    return LayerGraph(layers, tuple(tensors), "random")
-
-
-def blocks_dag(nodes, width=20, seed=0):
-    """Blocks of ``width`` random layers that join in one, as those of residual networks do."""
-    graph = random_dag(nodes, seed)
-    tensors = []
-    for tensor in graph.tensors:
-        end = (tensor.producer // width + 1) * width if tensor.producer >= 0 else 0
-        readers = {min(i, end) for i in tensor.consumers}
-        tensors.append(tensor._replace(consumers=tuple(sorted(readers))))
-    return graph._replace(tensors=tuple(tensors), granularity="random blocks")
 
 
 def plain_function(layers):
@@ -79,16 +49,6 @@ def plain_function(layers):
 
     params = [jax.ShapeDtypeStruct((4, 4), "float32")] * layers
     return apply, params, jax.ShapeDtypeStruct((1, 4), "float32")
-
-
-def least(call, repeats):
-    """Seconds of the quickest call, and what it gave."""
-    best = np.inf
-    for _ in range(repeats):
-        began = time.perf_counter()
-        result = call()
-        best = min(best, time.perf_counter() - began)
-    return best, result
 
 
 def integers(capacity):
@@ -210,7 +170,7 @@ def main(argv=None):
         rows.append(measure("random", random_dag(nodes), topology, args))
     for name, make in (("random*", random_dag), ("blocks*", blocks_dag)):
         for nodes in args.nodes:
-            seconds = np.random.default_rng(1).lognormal(-6, 1.5, (nodes, len(topology.tiers)))
+            seconds = random_seconds(nodes, len(topology.tiers))
             rows.append(measure(name, make(nodes), topology, args, seconds))
     traced = [trace_row(n, topology) for n in args.traced]
     if args.json:

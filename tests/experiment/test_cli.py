@@ -217,3 +217,94 @@ def test_launch_starts_processes_and_gives_their_exit_code(capfd):
     assert "[0] 0" in capfd.readouterr().out
     assert main(["launch", "--processes", "0", "--", "true"]) == 2
     assert "processes" in capfd.readouterr().err
+
+
+MODELS = """
+import jax
+import jax.numpy as jnp
+
+
+def mlp():
+    def apply(params, x):
+        for w in params.values():
+            x = jnp.tanh(x @ w)
+        return x
+
+    params = {f"layer{i}": jax.ShapeDtypeStruct((64, 64), "float32") for i in range(6)}
+    return apply, params, jnp.ones((1, 64))
+"""
+
+
+def test_partition_prints_tables_or_json_and_writes_a_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", "squeezenet1_1", "--granularity", "block", "--solver", "exact")
+    chain = ("--topology", "phone,wifi,cloud_gpu")
+    assert code("partition", *model, *chain, "--html", "plan.html") == 0
+    out = capsys.readouterr().out
+    for words in ("Where the time goes", "all-cloud", "Where the best placement changes"):
+        assert words in out
+    assert (tmp_path / "plan.html").read_text().count("<svg") == 3
+    assert code("partition", *model, *chain, "--json", "--features", "int8") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["granularity"].startswith("block of")
+    (plan,) = found["plans"]
+    assert plan.keys() >= {"solver", "assignment", "latency_s", "energy_j", "bytes", "solve_s"}
+    assert set(found["baselines"]) == {"all-end", "all-cloud"}
+    assert code("partition", "--model", "resnet18", "--objective", "latnecy") == 2
+    assert "did you mean 'latency'" in capsys.readouterr().err
+    assert code("partition", "--model", "nowhere:mlp") == 2
+    assert "there is no module 'nowhere'" in capsys.readouterr().err
+    assert code("partition") == 2
+
+
+def test_a_profile_of_this_machine_plans(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "zoo_of_mine.py").write_text(MODELS)
+    profile = ("profile", "zoo_of_mine:mlp", "--repeats", "2")
+    assert code(*profile, "--out", "mlp.json", "--name", "bench") == 0
+    assert "sum / one program" in capsys.readouterr().out
+    data = json.loads((tmp_path / "mlp.json").read_text())
+    assert [row["name"] for row in data["layers"]] == [f"layer{i}" for i in range(6)]
+    assert all(row["seconds"]["bench"] > 0 for row in data["layers"])
+    assert code("partition", "--model", "mlp.json", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "a roofline fitted to these layers" in found["costs"]
+    assert found["baselines"]["all-end"]["latency_s"] > 0
+    assert code("partition", "--model", "mlp.json", "--measured-on", "phone") == 0
+    assert "scaled by rooflines from bench" in " ".join(capsys.readouterr().out.split())
+    assert code("partition", "--model", "mlp.json", "--measured-on", "phon") == 2
+    assert "did you mean 'phone'" in capsys.readouterr().err
+    assert code(*profile, "--out", "mlp.toml") == 2
+    assert "must end in .json" in capsys.readouterr().err
+    assert code(*profile, "--granularity", "block", "--input", "uint9") == 2
+    assert "did you mean 'uint8'" in capsys.readouterr().err
+    assert code("profile", "net.onnx") == 2
+    assert "nothing can be run" in capsys.readouterr().err
+
+
+def test_a_profiled_device_stands_in_a_topology(tmp_path, monkeypatch, capsys):
+    import importlib
+
+    measure = importlib.import_module("eejax.partition.measure")
+    monkeypatch.setattr(measure, "_SIDE", 64)
+    monkeypatch.setattr(measure, "_SWEEP", 2**16)
+    monkeypatch.chdir(tmp_path)
+    device = ("profile", "device", "--idle-w", "5", "--busy-w", "20", "--repeats", "2")
+    assert code(*device, "--name", "laptop", "--out", "laptop.toml") == 0
+    assert "flops_per_s = " in capsys.readouterr().out
+    model = ("partition", "--model", "tiny_yolov2", "--solver", "exact", "--json")
+    assert code(*model, "--topology", "laptop.toml,wifi,cloud_gpu") == 0
+    assert json.loads(capsys.readouterr().out)["plans"]
+    assert code("profile", "device") == 2
+    assert "--idle-w and --busy-w are missing" in capsys.readouterr().err
+    assert code(*device, "--out", "laptop.txt") == 2
+    assert "must end in .toml or .json" in capsys.readouterr().err
+
+
+def test_methods_lists_the_networks_of_the_zoo(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert code("methods", "models") == 0
+    out = capsys.readouterr().out
+    assert "resnet18" in out
+    assert "11,689,512 parameters" in out

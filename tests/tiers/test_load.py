@@ -11,6 +11,7 @@ import pytest
 from eejax.tiers import (
     DEVICES,
     LINKS,
+    Device,
     from_dict,
     from_toml,
     load,
@@ -245,3 +246,58 @@ def test_a_link_without_preset_needs_all_fields_and_no_more():
     data = copy.deepcopy(DATA)
     data["tiers"][0]["nodes"][1]["link"] = BARE_LINK
     assert from_dict(data).tiers[0].link(2) == LINKS["lan"]
+
+
+def test_a_device_may_be_a_file_beside_the_topology(tmp_path):
+    fields = {f.name: getattr(DEVICES["phone"], f.name) for f in dataclasses.fields(Device)}
+    lines = "".join(f"{k} = {json.dumps(v)}\n" for k, v in (fields | {"name": "mine"}).items())
+    (tmp_path / "mine.toml").write_text(lines)
+    (tmp_path / "mine.json").write_text(json.dumps(fields))
+    text = """
+[[tiers]]
+name = "end"
+nodes = [
+  {device = {file = "mine.toml"}, link = "wifi", parent = 0},
+  {device = {file = "mine.json", busy_w = 9}, link = "wifi", parent = 0},
+]
+[[tiers]]
+name = "cloud"
+nodes = [{device = "cloud_gpu"}]
+"""
+    path = tmp_path / "system.toml"
+    path.write_text(text)
+    devices = from_toml(path).tiers[0].devices
+    assert devices.name.tolist() == ["mine", "phone"]
+    assert devices.busy_w.tolist() == [4, 9]
+    assert devices.source[1].endswith("; changed by the user: busy_w")
+    (tmp_path / "mine.toml").write_text(lines.replace("idle_w", "idel_w"))
+    with pytest.raises(ValueError, match=r"device.file mine.toml has .* 'idel_w'; did you mean"):
+        from_toml(path)
+    path.write_text(text.replace('{file = "mine.toml"}', '{file = "x.toml", preset = "phone"}'))
+    with pytest.raises(ValueError, match="preset or file, not both"):
+        from_toml(path)
+    path.write_text(text.replace("mine.toml", "none.toml"))
+    with pytest.raises(FileNotFoundError):
+        from_toml(path)
+
+
+def test_a_chain_of_devices_and_links(tmp_path):
+    topology = load("phone, wifi, edge_server, wan, cloud_gpu")
+    assert topology.names == ("end", "edge", "cloud")
+    assert [tier.devices.name[0] for tier in topology.tiers] == [
+        "phone",
+        "edge_server",
+        "cloud_gpu",
+    ]
+    assert topology.tiers[1].link(0).name == "wan"
+    fields = {f.name: getattr(DEVICES["phone"], f.name) for f in dataclasses.fields(Device)}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(fields | {"name": "mine"}))
+    four = load(f"{path},lan,phone,wifi,edge_server,wan,cloud_gpu")
+    assert four.names == ("tier0", "tier1", "tier2", "tier3")
+    assert four.tiers[0].devices.name[0] == "mine"
+    for text in ("phone,wifi", ",wifi,phone"):
+        with pytest.raises(ValueError, match="must alternate devices and links"):
+            load(text)
+    with pytest.raises(ValueError, match="did you mean 'phone'"):
+        load("phon,wifi,cloud_gpu")

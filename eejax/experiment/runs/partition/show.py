@@ -9,7 +9,8 @@ from eejax import partition
 from eejax.experiment.figures import Bars, Graph, Lines
 from eejax.experiment.report import Report, Section
 from eejax.experiment.runs.partition.config import Partition
-from eejax.experiment.runs.partition.solve import Solved, over_bandwidth, switches
+from eejax.experiment.runs.partition.crossing import crossing, crossing_table
+from eejax.experiment.runs.partition.solve import Solved, Swept
 from eejax.experiment.runs.partition.source import Source
 from eejax.experiment.tables import Table, si
 from eejax.partition import Plan, reads
@@ -47,7 +48,12 @@ def plan_json(plan: Plan, topology: Topology) -> dict[str, Any]:
 
 
 def as_json(
-    config: Partition, source: Source, topology: Topology, solved: list[Solved], fixed: list[Plan]
+    config: Partition,
+    source: Source,
+    topology: Topology,
+    solved: list[Solved],
+    fixed: list[Plan],
+    swept: Swept | None = None,
 ) -> dict[str, Any]:
     """Makes JSON values of all that was found.
 
@@ -57,11 +63,12 @@ def as_json(
       topology: the system.
       solved: from `solve`.
       fixed: the baselines.
+      swept: from `sweep`, if there is one.
 
     Returns:
       ``graph``, ``granularity``, ``costs`` (where they come from), ``unknown`` operations,
-      ``plans`` with ``solver`` and measured ``solve_s``, ``refused`` solvers, and ``baselines`` by
-      name.
+      ``plans`` with ``solver`` and measured ``solve_s``, ``refused`` solvers, ``baselines`` by
+      name, ``narrowest`` places (see `crossing`), and ``switches`` of the sweep.
     """
     graph = source.graph
     return {
@@ -82,6 +89,14 @@ def as_json(
         ],
         "refused": {row.solver: row.why for row in solved if row.plan is None},
         "baselines": {plan.name: plan_json(plan, topology) for plan in fixed},
+        "narrowest": [
+            {"after": name, "bytes": count, "less_than_input": less}
+            for name, count, less in crossing(source)
+        ],
+        "switches": [
+            {"above_bps": at, "layers": counts, "placement": name}
+            for at, counts, name in (swept.changes if swept else ())
+        ],
     }
 
 
@@ -136,7 +151,12 @@ def tables_of(
 
 
 def report_of(
-    config: Partition, source: Source, topology: Topology, solved: list[Solved], fixed: list[Plan]
+    config: Partition,
+    source: Source,
+    topology: Topology,
+    solved: list[Solved],
+    fixed: list[Plan],
+    swept: Swept | None = None,
 ) -> Report:
     """Writes what was found.
 
@@ -146,10 +166,11 @@ def report_of(
       topology: the system.
       solved: from `solve`.
       fixed: the baselines.
+      swept: from `sweep`, if there is one.
 
     Returns:
-      The report: plans, where the time goes, the graph coloured by tier, and the objective against
-      bandwidth with the points where the placement changes.
+      The report: plans, where the time goes, what crosses, the graph coloured by tier, and the
+      objective against bandwidth with the points where the placement changes.
     """
     usable = [s for s in solved if s.plan is not None and s.plan.feasible]
     best = usable[0].plan if usable else None
@@ -171,12 +192,13 @@ def report_of(
     plans = ([("best plan", best)] if best is not None else []) + [(p.name, p) for p in fixed]
     sections = [
         Section("Plans", "", tables_of(config, source, topology, solved, fixed)),
-        Section("Where the time goes", "", (), (_time_figure(plans, topology),)),
+        _time(plans, topology),
+        Section("What crosses", "", (crossing_table(source),)),
     ]
     if best is not None and len(graph.layers) <= LARGEST:
         sections.append(Section("The graph", "", (), (_graph_figure(source, topology, best),)))
-    if config.sweep.points and len(topology.tiers) > 1:
-        sections.append(_sweep(config, source, topology))
+    if swept is not None:
+        sections.append(_sweep(config, topology, swept))
     return Report(f"Where to cut {model_name(config)}", summary, tuple(sections))
 
 
@@ -185,22 +207,18 @@ def model_name(config: Partition) -> str:
     return Path(config.model).stem if config.model.endswith((".onnx", ".json")) else config.model
 
 
-def _time_figure(plans: list[tuple[str, Plan]], topology: Topology) -> Bars:
+def _time(plans: list[tuple[str, Plan]], topology: Topology) -> Section:
     parts = {}
     for k, name in enumerate(topology.names):
         parts[f"compute on {name}"] = [float(p.parts["compute_s"][:, k].mean()) for _, p in plans]
         if k + 1 < len(topology.tiers):
             pair = f"{name} to {topology.names[k + 1]}"
             parts[pair] = [float(p.parts["transfer_s"][:, k].mean()) for _, p in plans]
-    return Bars(
-        "Modelled seconds of one sample by what takes them; links both ways.",
-        "seconds",
-        [name for name, _ in plans],
-        parts,
-        stacked=True,
-        horizontal=True,
-        unit="s",
-    )
+    title = "Modelled seconds of one sample by what takes them; links both ways."
+    names = [name for name, _ in plans]
+    figure = Bars(title, "seconds", names, parts, stacked=True, horizontal=True, unit="s")
+    rows = [[name, *(si(v, "s") for v in row)] for name, *row in zip(names, *parts.values())]
+    return Section("Where the time goes", "", (Table(title, ["plan", *parts], rows),), (figure,))
 
 
 def _graph_figure(source: Source, topology: Topology, plan: Plan) -> Graph:
@@ -216,10 +234,8 @@ def _graph_figure(source: Source, topology: Topology, plan: Plan) -> Graph:
     )
 
 
-def _sweep(config: Partition, source: Source, topology: Topology) -> Section:
-    sweep = config.sweep
-    bps = np.geomspace(sweep.from_bps, sweep.to_bps, sweep.points)
-    plans, fixed = over_bandwidth(source, topology, config.objective, bps)
+def _sweep(config: Partition, topology: Topology, swept: Swept) -> Section:
+    bps, plans, fixed, changes = swept
     x = bps.tolist()
 
     def judged(plans: list[Plan]) -> list[float]:
@@ -228,14 +244,13 @@ def _sweep(config: Partition, source: Source, topology: Topology) -> Section:
     series = {"best plan": (x, judged(plans))}
     for k in range(len(topology.tiers)):
         series[fixed[0][k].name] = (x, judged([row[k] for row in fixed]))
-    changes = switches(plans, bps)
     figure = Lines(
         f"Modelled {config.objective} against the bandwidth of the {topology.names[0]} links, both "
         "ways; dashed where the best placement changes.",
         "bandwidth in bit/s",
         config.objective,
         series,
-        markers={f"{counts}": at for at, counts in changes[:8]},
+        markers={counts: at for at, counts, _ in changes[:8]},
         logx=True,
         logy=True,
         yunit=UNITS[config.objective],
@@ -243,7 +258,7 @@ def _sweep(config: Partition, source: Source, topology: Topology) -> Section:
     tiers = "/".join(topology.names)
     table = Table(
         "Where the best placement changes as the bandwidth rises.",
-        ["above", f"layers on {tiers}"],
-        [[si(at, "bit/s"), counts] for at, counts in changes],
+        ["above", f"layers on {tiers}", "placement"],
+        [[si(at, "bit/s"), counts, name[:200]] for at, counts, name in changes],
     )
     return Section("Bandwidth", "", (table,) if changes else (), (figure,))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eejax import partition
+from eejax.experiment.runs.partition.config import Partition
 from eejax.experiment.runs.partition.source import Source
 from eejax.partition import LayerGraph, Plan
 from eejax.tiers import Topology, Trace
@@ -47,6 +48,10 @@ SOLVERS: Mapping[str, Callable[..., Plan]] = MappingProxyType(
 get the best pair that holds the lowest tier."""
 
 
+FOR_TWO = ("neurosurgeon", "jointdnn", "dads", "qdmp")
+"""Those for two tiers."""
+
+
 class Solved(NamedTuple):
     """What a solver found.
 
@@ -61,6 +66,22 @@ class Solved(NamedTuple):
     plan: Plan | None
     seconds: float
     why: str
+
+
+class Swept(NamedTuple):
+    """Plans over bandwidths.
+
+    Attributes:
+      bps: bits per second of the lowest links, ``[points]``.
+      plans: the plan at each.
+      fixed: the baselines at each.
+      changes: from `switches`.
+    """
+
+    bps: np.ndarray
+    plans: list[Plan]
+    fixed: list[list[Plan]]
+    changes: list[tuple[float, str, str]]
 
 
 def solve(source: Source, topology: Topology, objective: str, solver: str) -> list[Solved]:
@@ -117,7 +138,7 @@ def baselines(source: Source, topology: Topology) -> list[Plan]:
 
 
 def over_bandwidth(
-    source: Source, topology: Topology, objective: str, bps: np.ndarray
+    source: Source, topology: Topology, objective: str, bps: np.ndarray, solver: str = "all"
 ) -> tuple[list[Plan], list[list[Plan]]]:
     """Plans for many bandwidths of the lowest links.
 
@@ -127,23 +148,43 @@ def over_bandwidth(
       objective: one of `partition.OBJECTIVES`; for ``"worst_latency"`` plans are those with the
         best mean.
       bps: bits per second, both ways, ``[points]``.
+      solver: one of `SOLVERS`, or ``"all"``.
 
     Returns:
-      The best plan, of PipeDream for ``"pipeline"`` and exact otherwise, and the baselines, at each
-      point.
+      The plan at each point: of the solver where it is one for two tiers, otherwise of PipeDream
+      for ``"pipeline"`` and the best of all; and the baselines.
     """
     below = topology.names[0]
-    solver = partition.pipedream if objective == "pipeline" else partition.min_cut
+    best = partition.pipedream if objective == "pipeline" else partition.min_cut
+    run = SOLVERS[solver] if solver in FOR_TWO else best
     wanted = "latency" if objective == "worst_latency" else objective
     plans, fixed = [], []
     for value in bps:
         now = partition.conditions(topology, 0, bandwidth={below: Trace([0], [value])})
-        plans.append(solver(source.graph, now, wanted, layer_seconds=source.layer_seconds))
+        plans.append(run(source.graph, now, wanted, layer_seconds=source.layer_seconds))
         fixed.append(baselines(source, now))
     return plans, fixed
 
 
-def switches(plans: list[Plan], bps: np.ndarray) -> list[tuple[float, str]]:
+def sweep(config: Partition, source: Source, topology: Topology) -> Swept | None:
+    """Plans over the bandwidths of a config.
+
+    Args:
+      config: the fields.
+      source: the model.
+      topology: the system.
+
+    Returns:
+      The plans; None when there is nothing to sweep.
+    """
+    if not config.sweep.points or len(topology.tiers) == 1:
+        return None
+    bps = np.geomspace(config.sweep.from_bps, config.sweep.to_bps, config.sweep.points)
+    plans, fixed = over_bandwidth(source, topology, config.objective, bps, config.solver)
+    return Swept(bps, plans, fixed, switches(plans, bps))
+
+
+def switches(plans: list[Plan], bps: np.ndarray) -> list[tuple[float, str, str]]:
     """Finds where the best placement changes as the bandwidth rises.
 
     Args:
@@ -152,11 +193,12 @@ def switches(plans: list[Plan], bps: np.ndarray) -> list[tuple[float, str]]:
 
     Returns:
       The bandwidth half-way (on a logarithmic scale) between two points with different placements,
-      and how many layers each tier has beyond it.
+      how many layers each tier has beyond it, and the name of the plan there.
     """
     found = []
     for i in range(1, len(plans)):
         if plans[i].assignment != plans[i - 1].assignment:
             counts = np.bincount(plans[i].assignment, minlength=plans[i].energy_j.shape[1])
-            found.append((float(np.sqrt(bps[i] * bps[i - 1])), "/".join(map(str, counts))))
+            at = float(np.sqrt(bps[i] * bps[i - 1]))
+            found.append((at, "/".join(map(str, counts)), plans[i].name))
     return found
