@@ -6,34 +6,19 @@ by a signal exits with 128 plus its number, as shells expect.
 """
 
 import argparse
-import dis
-import importlib
-import inspect
-import json
 import os
-import re
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from eejax.names import suggest
-
-ROOMS = (
-    "tiers", "wire", "models", "data", "partition", "transfer", "cotrain.federated",
-    "cotrain.tensor", "cotrain.pipeline", "cotrain.replica", "cotrain.multihost", "coinfer",
-    "coupdate",
-)  # fmt: skip
+from eejax.experiment import commands
+from eejax.experiment.user_errors import answer, complain, unknown_argument
 
 COMMANDS = {
     "run": (),
     "data": ("list", "prepare", "import"),
     "report": (),
-    "methods": (*ROOMS, "cotrain"),
+    "methods": (*commands.ROOMS, "cotrain"),
     "launch": (),
     "parallel": ("plan", "inspect"),
     "partition": (),
@@ -74,19 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     _suggest(parser, argv)
     args, args.overrides = parser.parse_known_args(argv)
-    if args.overrides and args.command not in (_run, _parallel):
+    if args.overrides and args.command not in (commands.run, commands.parallel):
         parser.error(f"unknown argument {args.overrides[0]!r}")
     try:
         return args.command(args)
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return 130
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has seen enough; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        return _answer(error)
+        return answer(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,10 +83,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=formatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, command: Callable, text: str, **kwargs) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
+        sub = choices.add_parser(
             name, help=text, description=text, formatter_class=formatter, allow_abbrev=False,
             **kwargs,
         )  # fmt: skip
@@ -110,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add(
         "run",
-        _run,
+        commands.run,
         "Runs an experiment.",
         add_help=False,
         usage="eejax run [-h] CONFIG [--workdir DIR] [--resume] [--tensorboard] [--quiet]\n"
@@ -131,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="show this help, and with a CONFIG its fields")  # fmt: skip
     run.set_defaults(run_parser=run)
 
-    data = add("data", _data, "Lists, prepares or imports data sets.")
+    data = add("data", commands.data, "Lists, prepares or imports data sets.")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of data sets")
@@ -142,16 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     imports.add_argument("name", metavar="NAME", help="name to load the set by")
     imports.add_argument("directory", type=Path, metavar="DIR", help="folder of the four files")
 
-    report = add("report", _report, "Writes report.html of a run again.")
+    report = add("report", commands.report, "Writes report.html of a run again.")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
 
-    methods = add("methods", _methods, "Lists what each room offers, with its paper.")
+    methods = add("methods", commands.methods, "Lists what each room offers, with its paper.")
     methods.add_argument("room", metavar="ROOM", nargs="?", choices=COMMANDS["methods"],
-                         help=", ".join(ROOMS))  # fmt: skip
+                         help=", ".join(commands.ROOMS))  # fmt: skip
 
     launch = add(
         "launch",
-        _launch,
+        commands.launch,
         "Runs a command in several local CPU processes, and ends all when one fails.",
         usage="eejax launch --processes N [--devices-per-process K] [--restarts R]\n"
         "                    [--elastic] [--deadline SECONDS] -- COMMAND ...",
@@ -170,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     launch.add_argument("command_line", nargs=argparse.REMAINDER, metavar="COMMAND",
                         help="program and arguments, after --")  # fmt: skip
 
-    parallel = add("parallel", _parallel, "Plans and inspects parallel training.")
+    parallel = add("parallel", commands.parallel, "Plans and inspects parallel training.")
     views = parallel.add_subparsers(dest="view", metavar="ACTION", required=True)
     for view, text in (
         ("plan", "which layouts the devices allow, with modelled time, bytes and memory"),
@@ -192,7 +177,7 @@ def _add_partition(add: Callable[..., argparse.ArgumentParser]) -> None:
     models = "name of `eejax methods models`, or module:function, which gives (apply, params, x)"
     plan = add(
         "partition",
-        _partition,
+        commands.partition,
         "Plans where to cut a model between tiers.",
         epilog="Costs are modelled: FLOP and bytes of the layers on rooflines of the devices, or\n"
         "the seconds of a profile. `eejax methods partition` lists what else there is.",
@@ -214,7 +199,7 @@ def _add_partition(add: Callable[..., argparse.ArgumentParser]) -> None:
 
     profile = add(
         "profile",
-        _profile,
+        commands.profile,
         "Measures this machine, or the layers of a model on it.",
         usage="eejax profile device --idle-w W --busy-w W [--name NAME] [--out FILE]\n"
         "       eejax profile MODEL [--name NAME] [--out FILE] [--granularity WHAT]",
@@ -237,251 +222,14 @@ def _add_partition(add: Callable[..., argparse.ArgumentParser]) -> None:
                          help="of images of the zoo (default: as published)")  # fmt: skip
 
 
-def _run(args: argparse.Namespace) -> int:
-    if args.help:
-        args.run_parser.print_help()
-        if args.config is None:
-            return 0
-        args.overrides = ["--help"]
-    elif args.config is None:
-        args.run_parser.error("CONFIG is missing, such as configs/lifecycle_mnist.py")
-    else:
-        options = ["--workdir", "--resume", "--tensorboard", "--quiet"]
-        for word in args.overrides:
-            if word.startswith("--") and not word.startswith("--config."):
-                _unknown(args.run_parser, word, options)
-
-    if "EEJAX_PROCESSES" not in os.environ:
-        return _run_config(args)
-
-    from eejax.cotrain.multihost import end_on_error, initialize_from_env, is_elastic
-
-    if is_elastic():
-        raise ValueError("`eejax run` cannot go on with fewer processes: use --restarts instead of "
-                         "--elastic")  # fmt: skip
-    # Peers must not wait for one that has failed, be it the user's mistake or a bug.
-    with end_on_error():
-        try:
-            initialize_from_env()
-            return _run_config(args)
-        except Exception as error:
-            sys.exit(_answer(error))
-
-
-def _run_config(args: argparse.Namespace) -> int:
-    from eejax.cotrain.multihost import is_first
-    from eejax.experiment.config import config_name, load_config
-    from eejax.experiment.context import open_context
-    from eejax.experiment.signals import Interrupted
-    from eejax.experiment.workdir import launched_root, newest_root
-
-    config, run = load_config(args.config, args.overrides)
-    name = config_name(args.config)
-    root = args.workdir or (newest_root if args.resume and is_first() else launched_root)(name)
-    # A restart of `eejax launch` goes on where the processes before it were.
-    resume = args.resume or os.environ.get("EEJAX_ATTEMPT", "0") != "0"
-    try:
-        with open_context(
-            config, root, resume=resume, tensorboard=args.tensorboard, quiet=args.quiet
-        ) as context:
-            context.progress.say(f"run folder: {root}")
-            run(config, context)
-    except Interrupted as stop:
-        saved = "nothing saved yet" if stop.saved is None else f"saved step {stop.saved}"
-        again = ["eejax", "run", args.config, "--workdir", str(root), "--resume", *args.overrides]
-        if is_first():
-            _complain(f"{stop}; {saved}; go on with: {shlex.join(again)}")
-        return 128 + stop.signum
-    return 0
-
-
-def _data(args: argparse.Namespace) -> int:
-    from eejax import data
-
-    console = Console(highlight=False)
-    if args.action == "list":
-        console.print(data.list_datasets(args.data_dir))
-    elif args.action == "prepare":
-        console.print(data.prepare(args.name, args.data_dir))
-    else:
-        console.print(data.import_idx(args.name, args.directory, args.data_dir))
-    return 0
-
-
-def _report(args: argparse.Namespace) -> int:
-    if not args.run_dir.is_dir():
-        raise FileNotFoundError(f"no run folder {str(args.run_dir)!r}")
-    from eejax.experiment.report import write_report
-
-    print(write_report(args.run_dir))
-    return 0
-
-
-def _launch(args: argparse.Namespace) -> int:
-    from eejax.experiment.launch import launch
-
-    command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
-    return launch(
-        command,
-        args.processes,
-        devices_per_process=args.devices_per_process,
-        restarts=args.restarts,
-        elastic=args.elastic,
-        deadline_s=args.deadline,
-    )
-
-
-def _parallel(args: argparse.Namespace) -> int:
-    from eejax.experiment.config import load_config
-    from eejax.experiment.runs import parallel
-    from eejax.experiment.runs.parallel.show import show_inspection, show_plan
-
-    config, _ = load_config(args.config, args.overrides)
-    if not isinstance(config, parallel.Parallel):
-        raise ValueError(f"{args.config} is no config of parallel training; see configs/parallel")
-    console = Console(highlight=False)
-    if args.view == "plan":
-        show_plan(console, parallel.plan_layouts(config), args.most, args.json)
-    else:
-        show_inspection(console, parallel.inspect_step(config), config, args.json, args.picture)
-    return 0
-
-
-def _partition(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
-    from eejax.experiment.report import print_report, to_html
-    from eejax.experiment.runs.partition import Partition, planned
-    from eejax.experiment.workdir import finite
-
-    _import_from_here()
-    names = ("model", "topology", "objective", "solver", "granularity", "input", "features", "side",
-             "measured_on")  # fmt: skip
-    config = Partition(**{name: getattr(args, name) for name in names})
-    summary, report = planned(config)
-    if args.html is not None:
-        args.html.write_text(to_html(report, asdict(config)), encoding="utf-8")
-    if args.json:
-        print(json.dumps(finite(summary), indent=2))
-        return 0
-    console = Console(highlight=False)
-    print_report(console, report)
-    if args.html is not None:
-        console.print(f"\npage: {args.html}", markup=False)
-    return 0
-
-
-def _profile(args: argparse.Namespace) -> int:
-    console = Console(highlight=False)
-    if args.model == "device":
-        from eejax.partition import measure_device, write_device
-
-        if args.idle_w is None or args.busy_w is None:
-            raise ValueError("--idle-w and --busy-w are missing: power cannot be measured here")
-        suffix = args.out.suffix if args.out else ".toml"
-        if suffix not in (".toml", ".json"):
-            raise ValueError(f"--out of a device must end in .toml or .json, got {args.out}")
-        device = measure_device(
-            args.name, idle_w=args.idle_w, busy_w=args.busy_w, repeats=args.repeats
-        )
-        for name, value in vars(device).items():
-            console.print(f"{name} = {value if isinstance(value, str) else f'{value:.4g}'}",
-                          markup=False)  # fmt: skip
-        if args.out is not None:
-            write_device(device, args.out)
-        return 0
-
-    from eejax.experiment.runs.partition import Partition, measured_tables, profile_model
-    from eejax.experiment.tables import table_rich
-
-    _import_from_here()
-    if args.out is not None and args.out.suffix != ".json":
-        raise ValueError(f"--out of a profile must end in .json, got {args.out}")
-    config = Partition(
-        model=args.model, granularity=args.granularity, input=args.input, side=args.side
-    )
-    measured = profile_model(config, args.name, args.repeats)
-    for number, table in enumerate(measured_tables(measured), 1):
-        console.print(table_rich(table, number, console))
-    if args.out is not None:
-        args.out.write_text(json.dumps(measured.profile, indent=2) + "\n", encoding="utf-8")
-    return 0
-
-
-def _import_from_here() -> None:
-    """Lets module:function be in the working directory, as for ``python -m``."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-
-
-def _methods(args: argparse.Namespace) -> int:
-    table = Table("room", "name", "what it is", "reference")
-    for room in (r for r in ROOMS if args.room in (None, r, r.partition(".")[0])):
-        module = importlib.import_module(f"eejax.{room}")
-        for name in getattr(module, "__all__", ()):
-            function = getattr(module, name)
-            if inspect.isfunction(function):
-                text = inspect.getdoc(function) or ""
-                table.add_row(room, name, escape(text.partition("\n")[0]), escape(_paper(text)))
-        if room == "models":
-            for name in module.zoo.NAMES:
-                net = module.zoo.model(name)
-                size = f"{net.published_parameters:,} parameters, input {net.example.shape}"
-                table.add_row("models.zoo", name, f"Network: {size}.", escape(net.source))
-    Console(highlight=False).print(table)
-    return 0
-
-
-def _paper(docstring: str) -> str:
-    """Finds the section ``References:`` of a docstring, as one line."""
-    found = re.search(r"^References:\n((?:[ \t]+\S.*\n?|\n)+)", docstring, re.MULTILINE)
-    return " ".join(found[1].split()) if found else ""
-
-
-def _answer(error: Exception) -> int:
-    """Tells the user what to put right, and gives the exit code; raises what is a bug."""
-    if os.environ.get("EEJAX_TRACEBACK") == "1" or not _is_for_user(error):
-        raise error
-    _complain(str(error))
-    return 2
-
-
-def _is_for_user(error: Exception) -> bool:
-    """Tells a message to the user from a bug.
-
-    An error of the file system is the user's, and so is one that eejax or a config file raises by
-    a ``raise`` statement of its own. A ValueError that comes out of a library is a bug.
-    """
-    if isinstance(error, OSError):
-        return True
-    if not isinstance(error, ValueError | ImportError):
-        return False
-    innermost = error.__traceback__
-    while innermost.tb_next:
-        innermost = innermost.tb_next
-    frame = innermost.tb_frame
-    ours = frame.f_globals.get("__name__", "").startswith(("eejax.", "eejax_config_"))
-    return ours and frame.f_code.co_code[innermost.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-
-
 def _suggest(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     """Names the nearest command for a misspelt one, which argparse does not."""
     if argv and not argv[0].startswith("-"):
         if argv[0] not in COMMANDS:
-            _unknown(parser, argv[0], list(COMMANDS))
+            unknown_argument(parser, argv[0], list(COMMANDS))
         choices = COMMANDS[argv[0]]
         if choices and argv[1:] and not argv[1].startswith("-") and argv[1] not in choices:
-            _unknown(parser, argv[1], choices)
-
-
-def _unknown(parser: argparse.ArgumentParser, word: str, choices: Sequence[str]) -> None:
-    hint = suggest(word.partition("=")[0], choices) or f"; choose from {', '.join(choices)}"
-    parser.error(f"unknown argument {word!r}{hint}")
-
-
-def _complain(message: str) -> None:
-    console = Console(stderr=True, highlight=False)
-    console.print(f"[bold red]eejax:[/] {escape(message)}", soft_wrap=True)
+            unknown_argument(parser, argv[1], choices)
 
 
 if __name__ == "__main__":

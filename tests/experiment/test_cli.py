@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from eejax.experiment import cli
+from eejax.experiment import commands
 from eejax.experiment.cli import main
 
 SOURCE = '''
@@ -198,7 +198,7 @@ def test_methods_lists_functions_with_their_papers(monkeypatch, capsys):
 
 
 def test_a_method_without_a_paper_has_an_empty_reference():
-    assert cli._paper("One line.\n\nReturns:\n  x") == ""
+    assert commands._paper("One line.\n\nReturns:\n  x") == ""
 
 
 def test_a_run_cannot_lose_processes(config, monkeypatch, capsys):
