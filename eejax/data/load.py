@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from eejax.data import embedded, store, tfds_source
-from eejax.data.catalogue import KNOWN
+from eejax.data.catalogue import GROUPED, KNOWN
 from eejax.data.source import DataSource, Pool
 from eejax.names import suggest
 
@@ -16,7 +16,7 @@ _PART = re.compile(r"(\w+)(?:\[(-?\d+(?:_\d+)*%?)?:(-?\d+(?:_\d+)*%?)?\])?")
 def load(name: str, split: str = "train", data_dir: str | Path | None = None) -> DataSource:
     """Loads a data set into memory.
 
-    Looked for in this order: what `import_idx` stored in ``data_dir``; what TFDS prepared in
+    Looked for in this order: what `import_set` stored in ``data_dir``; what TFDS prepared in
     array_record format in ``data_dir``, ``TFDS_DATA_DIR`` or ``~/tensorflow_datasets``; what is
     embedded in installed packages. Nothing is downloaded, and no set stands in for another.
 
@@ -44,9 +44,8 @@ def load(name: str, split: str = "train", data_dir: str | Path | None = None) ->
     if pool is None:
         raise _missing(name, data_dir)
     parts = [pool.read(*part) for part in parse_split(split, pool.sizes)]
-    images, labels = (np.concatenate(arrays) if len(parts) > 1 else arrays[0]
-                      for arrays in zip(*parts))  # fmt: skip
-    return DataSource(pool.info, images, labels)
+    arrays = (np.concatenate(pieces) if len(parts) > 1 else pieces[0] for pieces in zip(*parts))
+    return DataSource(pool.info, *arrays)
 
 
 def find(name: str, data_dir: str | Path | None = None) -> Pool | None:
@@ -115,7 +114,7 @@ def names(data_dir: str | Path | None = None) -> list[str]:
     """Lists the names that `load` may know: embedded, imported, prepared, or to be prepared."""
     imported = store.find_names(store.data_dir(data_dir))
     prepared = tfds_source.find_names(data_dir)
-    return list(dict.fromkeys([*embedded.EMBEDDED, *imported, *prepared, *KNOWN]))
+    return list(dict.fromkeys([*embedded.EMBEDDED, *imported, *prepared, *KNOWN, *GROUPED]))
 
 
 def unknown(name: str, allowed: list[str]) -> ValueError:
@@ -124,10 +123,17 @@ def unknown(name: str, allowed: list[str]) -> ValueError:
     return ValueError(f"name {name!r} is none of {', '.join(allowed)}{hint}")
 
 
+def how_to_import(name: str, option: str) -> str:
+    """Tells which files of a naturally grouped set to get, and the command that takes them in."""
+    return f"get {GROUPED[name].files}, then `eejax data import {name} PATH{option}`"
+
+
 def _missing(name: str, data_dir: str | Path | None) -> Exception:
+    option = store.command_option(data_dir)
+    if name in GROUPED:
+        return FileNotFoundError(f"{name} is not on this machine; {how_to_import(name, option)}")
     if name not in KNOWN:
         return unknown(name, names(data_dir))
-    option = store.command_option(data_dir)
     ways = [f"`eejax data prepare {name}{option}` downloads it"]
     if KNOWN[name].idx:
         ways.append(f"`eejax data import {name} DIR{option}` takes in its IDX files")

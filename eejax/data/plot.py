@@ -1,9 +1,11 @@
-"""Which client has how many samples of which class: counted, and drawn."""
+"""Which client has how many samples of which class, and how it sees them: counted, and drawn."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from eejax.data.feature_skew import FeatureSkew
 
 # Paul Tol's "muted" scheme, told apart with every kind of colour vision.
 _MUTED = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255",
@@ -34,7 +36,10 @@ def label_distribution(
 
 
 def plot_label_distribution(
-    counts: np.ndarray, class_names: Sequence[str] | None = None, ax: Any = None
+    counts: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    ax: Any = None,
+    client_names: Sequence[str] | None = None,
 ) -> Any:
     """Draws one horizontal bar a client, stacked by class.
 
@@ -42,12 +47,14 @@ def plot_label_distribution(
       counts: ``[clients, classes]``, from `label_distribution`.
       class_names: for the legend; 0, 1, ... if None.
       ax: matplotlib axes to draw on; those of a new figure if None.
+      client_names: for the axis, such as ``source.info.groups`` of natural groups; 0, 1, ... if
+        None.
 
     Returns:
       The axes.
 
     Raises:
-      ValueError: there is not one name a class.
+      ValueError: there is not one name a class, or a client.
 
     Example:
       >>> ax = plot_label_distribution(np.array([[5, 0, 1], [2, 2, 2]]), ["cat", "dog", "owl"])
@@ -64,6 +71,8 @@ def plot_label_distribution(
     class_names = [str(i) for i in range(classes)] if class_names is None else list(class_names)
     if len(class_names) != classes:
         raise ValueError(f"class_names must be {classes} names; got {len(class_names)}")
+    if client_names is not None and len(client_names) != clients:
+        raise ValueError(f"client_names must be {clients} names; got {len(client_names)}")
     if ax is None:
         height = 1.2 + min(max(0.22 * clients, 1.2), 6)
         ax = Figure(figsize=(7, height), layout="constrained").subplots()
@@ -86,6 +95,9 @@ def plot_label_distribution(
     ax.set(xlabel="samples", ylabel="client", xlim=(0, max(counts.sum(1).max(initial=0), 1)))
     ax.set_ylim(clients - 0.5, -0.5)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+    if client_names is not None:
+        step = -(-clients // 40)
+        ax.set_yticks(range(0, clients, step), client_names[::step])
     ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.spines[["top", "right", "left"]].set_visible(False)
@@ -106,4 +118,50 @@ def plot_label_distribution(
         fontsize="small",
         labelcolor=_INK,
     )
+    return ax
+
+
+def plot_feature_skew(
+    images: np.ndarray, skew: FeatureSkew, max_clients: int = 10, ax: Any = None
+) -> Any:
+    """Draws the same images as each client sees them, one row a client.
+
+    Args:
+      images: uint8 ``[n, height, width, channels]`` of 1 or 3 channels, a few.
+      skew: the feature skew.
+      max_clients: more clients than that are thinned out evenly, with the first and the last.
+      ax: matplotlib axes to draw on; those of a new figure if None.
+
+    Returns:
+      The axes.
+
+    Example:
+      >>> from eejax.data.feature_skew import noise_skew
+      >>> ax = plot_feature_skew(np.zeros((2, 8, 8, 1), np.uint8), noise_skew(3, seed=0, sd=20))
+      >>> [text.get_text() for text in ax.get_yticklabels()]
+      ['0: sd 0', '1: sd 10', '2: sd 20']
+    """
+    from matplotlib.figure import Figure
+
+    n, height, _, channels = images.shape
+    clients = len(next(iter(skew.parameters.values())))
+    shown = np.unique(np.rint(np.linspace(0, clients - 1, min(clients, max_clients))).astype(int))
+    if ax is None:
+        size = max(0.7 * n, 2) + 3, 0.7 * len(shown) + 0.6
+        ax = Figure(figsize=size, layout="constrained").subplots()
+    rows = [np.concatenate(list(skew.apply(images, client)), 1) for client in shown]
+    sheet = np.concatenate(rows, 0)
+    ax.imshow(sheet[..., 0] if channels == 1 else sheet, cmap="gray", vmin=0, vmax=255)
+    for edge in range(height, len(sheet), height):
+        ax.axhline(edge - 0.5, color="white", linewidth=1)
+    texts = [
+        ", ".join(f"{name} {values[client]:.3g}" for name, values in skew.parameters.items())
+        for client in shown
+    ]
+    middles = np.arange(len(shown)) * height + (height - 1) / 2
+    ax.set_yticks(middles, [f"{client}: {text}" for client, text in zip(shown, texts)])
+    ax.set(xticks=[], ylabel="client")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0, colors=_INK)
+    ax.yaxis.label.set_color(_INK)
     return ax

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from eejax.data import store
-from eejax.data.catalogue import KNOWN
+from eejax.data.catalogue import GROUPED, KNOWN
 from eejax.data.embedded import EMBEDDED
-from eejax.data.load import find, unknown
+from eejax.data.load import find, how_to_import, unknown
 from eejax.data.tfds_source import import_tfds
 
 _RETRIES = 3  # TFDS tries ten times, which takes minutes to say that there is no network.
@@ -41,6 +41,9 @@ def prepare(name: str, data_dir: str | Path | None = None) -> str:
         return f"{name} is embedded; nothing to do"
     if (pool := find(name, data_dir)) is not None:
         return f"{name} is ready ({pool.info.source}); nothing to do"
+    if name in GROUPED:
+        option = store.command_option(data_dir)
+        raise ValueError(f"name {name!r} is no set of TFDS; {how_to_import(name, option)}")
     if name not in KNOWN:
         raise unknown(name, [*EMBEDDED, *KNOWN])
     tfds = import_tfds()

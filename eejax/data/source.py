@@ -12,12 +12,14 @@ class Info(NamedTuple):
     Attributes:
       name: the name it is loaded by.
       classes: names of the classes; a label is a position in it.
-      image_shape: ``(height, width, channels)``.
+      image_shape: ``(height, width, channels)``; ``(steps, 1, channels)`` of signals and
+        ``(1, 1, words)`` of texts.
       source: where these arrays were read from.
       licence: as its authors state it.
       citation: authors, title, year.
       sha256: `trees.sha256` of the arrays of the whole set, before any split or slice; None when
         it was not computed.
+      groups: names of the natural groups, such as subjects; empty when there are none.
     """
 
     name: str
@@ -27,20 +29,23 @@ class Info(NamedTuple):
     licence: str
     citation: str
     sha256: str | None = None
+    groups: tuple[str, ...] = ()
 
 
 class DataSource(NamedTuple):
-    """Labelled images in memory.
+    """Labelled images, or signals or counts of words in their shape, in memory.
 
     Attributes:
       info: what is known about the set they come from.
-      images: uint8 ``[n, height, width, channels]``.
+      images: uint8 ``[n, height, width, channels]``; float32 if they are signals.
       labels: int32 ``[n]``.
+      groups: int32 ``[n]``, positions in ``info.groups``; None when there are none.
     """
 
     info: Info
     images: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray | None = None
 
 
 class Pool(NamedTuple):
@@ -49,12 +54,12 @@ class Pool(NamedTuple):
     Attributes:
       info: what is known about it.
       sizes: samples of each split.
-      read: ``(split, start, stop) -> (images, labels)``.
+      read: ``(split, start, stop) -> (images, labels)``, or with the groups as a third.
     """
 
     info: Info
     sizes: dict[str, int]
-    read: Callable[[str, int, int], tuple[np.ndarray, np.ndarray]]
+    read: Callable[[str, int, int], tuple[np.ndarray, ...]]
 
 
 def subset(source: DataSource, indices: Any) -> DataSource:
@@ -74,4 +79,7 @@ def subset(source: DataSource, indices: Any) -> DataSource:
       ([0, 1], [0, 0])
     """
     indices = np.asarray(indices)
-    return source._replace(images=source.images[indices], labels=source.labels[indices])
+    groups = None if source.groups is None else source.groups[indices]
+    return source._replace(
+        images=source.images[indices], labels=source.labels[indices], groups=groups
+    )

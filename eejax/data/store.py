@@ -14,7 +14,8 @@ from eejax.data.source import Info, Pool
 
 _MANIFEST = "manifest.json"
 
-Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Splits = Mapping[str, tuple[np.ndarray, ...]]
+_ARRAYS = ("images", "labels", "groups")
 
 
 def data_dir(given: str | Path | None = None) -> Path:
@@ -46,7 +47,7 @@ def write(folder: Path, info: Info, splits: Splits) -> Info:
     Args:
       folder: made if missing; a set that is there is replaced.
       info: what is known about the set.
-      splits: ``{split: (images, labels)}``.
+      splits: ``{split: (images, labels)}``, or with the groups as a third.
 
     Returns:
       ``info`` with its ``sha256``.
@@ -57,15 +58,15 @@ def write(folder: Path, info: Info, splits: Splits) -> Info:
     folder.mkdir(parents=True, exist_ok=True)
     info = info._replace(sha256=trees.sha256(dict(splits)))
     manifest = {"info": info._asdict(), "splits": {}}
-    for split, (images, labels) in splits.items():
+    for split, arrays in splits.items():
         temporary = folder / f"{split}.{os.getpid()}.tmp"
         with temporary.open("wb") as file:
-            np.savez(file, images=images, labels=labels)
+            np.savez(file, **dict(zip(_ARRAYS, arrays)))
         digest = _digest(temporary)
         # The name holds the digest, so the files of a set that is being replaced stay whole.
         file = f"{split}-{digest[:16]}.npz"
         os.replace(temporary, folder / file)
-        manifest["splits"][split] = {"samples": len(labels), "file": file, "sha256": digest}
+        manifest["splits"][split] = {"samples": len(arrays[1]), "file": file, "sha256": digest}
     temporary = folder / f"{_MANIFEST}.{os.getpid()}.tmp"
     temporary.write_text(json.dumps(manifest, indent=2) + "\n")
     os.replace(temporary, folder / _MANIFEST)
@@ -95,18 +96,19 @@ def find(folder: Path) -> Pool | None:
     try:
         manifest = json.loads(path.read_text())
         info = Info(**manifest["info"])
-        info = info._replace(classes=tuple(info.classes), image_shape=tuple(info.image_shape))
+        tuples = {"classes": info.classes, "image_shape": info.image_shape, "groups": info.groups}
+        info = info._replace(**{name: tuple(value) for name, value in tuples.items()})
         rows = {split: (row["file"], row["sha256"]) for split, row in manifest["splits"].items()}
         sizes = {split: int(row["samples"]) for split, row in manifest["splits"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
 
-    def read(split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(split: str, start: int, stop: int) -> tuple[np.ndarray, ...]:
         file, digest = rows[split]
         if _digest(folder / file) != digest:
             raise ValueError(f"{folder / file} is damaged: its sha256 is not that of {path}")
         with np.load(folder / file, allow_pickle=False) as arrays:
-            return arrays["images"][start:stop], arrays["labels"][start:stop]
+            return tuple(arrays[name][start:stop] for name in _ARRAYS if name in arrays)
 
     return Pool(info, sizes, read)
 

@@ -1,8 +1,26 @@
 """Real text that every machine with Python has: the language's own documentation, as bytes."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 VOCABULARY = 256
+
+
+class GroupedText(NamedTuple):
+    """Sequences of bytes with natural groups; what to predict is the byte that follows.
+
+    Attributes:
+      inputs: int32 ``[n, seq]``.
+      labels: int32 ``[n, seq]``, the inputs one byte later.
+      groups: int32 ``[n]``, positions in ``names``.
+      names: of the groups.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    names: tuple[str, ...]
 
 
 def python_documentation(split: str = "train") -> np.ndarray:
@@ -31,6 +49,45 @@ def python_documentation(split: str = "train") -> np.ndarray:
     text = "\n".join(topics[name] for name in sorted(topics)).encode()
     cut = len(text) * 9 // 10
     return np.frombuffer(text[:cut] if split == "train" else text[cut:], np.uint8)
+
+
+def python_topics(seq: int, min_sequences: int = 1) -> GroupedText:
+    """Cuts each help topic of Python into sequences: embedded text whose groups are real.
+
+    Of 80 or so topics some are a hundred times longer than others, and each is about one subject:
+    clients of unequal size and of different words.
+
+    Args:
+      seq: bytes of each sequence; what remains of a topic is left out.
+      min_sequences: topics with fewer are left out.
+
+    Returns:
+      The sequences, topic by topic, and which topic each is of; for `natural`.
+
+    Raises:
+      ValueError: ``seq`` is below 1, or no topic has so many sequences.
+
+    Example:
+      >>> text = python_topics(seq=64, min_sequences=100)
+      >>> text.inputs.shape[1], "typesseq" in text.names
+      (64, True)
+    """
+    from pydoc_data.topics import topics
+
+    if seq < 1:
+        raise ValueError(f"seq must be at least 1; got {seq!r}")
+    found = {}
+    for name in sorted(topics):
+        text = np.frombuffer(topics[name].encode(), np.uint8).astype(np.int32)
+        n = (len(text) - 1) // seq
+        if n >= max(min_sequences, 1):
+            found[name] = text[: n * seq].reshape(n, seq), text[1 : n * seq + 1].reshape(n, seq)
+    if not found:
+        raise ValueError(f"min_sequences: no topic has {min_sequences!r} sequences of {seq} bytes")
+    inputs, labels = (np.concatenate(arrays) for arrays in zip(*found.values()))
+    counts = [len(rows) for rows, _ in found.values()]
+    groups = np.repeat(np.arange(len(found), dtype=np.int32), counts)
+    return GroupedText(inputs, labels, groups, tuple(found))
 
 
 def next_byte_batch(

@@ -94,7 +94,7 @@ def data(args: argparse.Namespace) -> int:
     elif args.action == "prepare":
         console.print(data.prepare(args.name, args.data_dir))
     else:
-        console.print(data.import_idx(args.name, args.directory, args.data_dir))
+        console.print(data.import_set(args.name, args.directory, args.data_dir))
     return 0
 
 

@@ -49,6 +49,6 @@ def test_a_broken_set_does_not_hide_the_others(prepared, tmp_path, monkeypatch):
         ("toy", "pip install 'eejax[tfds]'"),
         ("mine", "manifest.json is damaged"),
     ):
-        (row,) = (line for line in lines if line.startswith(f" {name} "))
+        (row,) = (line for line in lines if line.startswith(f"{name} "))
         assert problem in row
-    assert any(line.startswith(" digits") for line in lines)
+    assert any(line.startswith("digits") for line in lines)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from eejax.data import Info, load, store
-from eejax.data.catalogue import KNOWN
+from eejax.data.catalogue import GROUPED, KNOWN
 from eejax.data.load import names, parse_split
 
 SIZES = {"train": 200, "test": 30}
@@ -69,7 +69,7 @@ def test_imported_comes_before_prepared_and_the_data_dir_before_that_of_tfds(
     store.write(tmp_path / "data/toy", info, {"train": arrays})
     assert load("toy").info.source == "imported"
     assert load("toy", data_dir=tmp_path / "elsewhere").info.source == "TFDS toy/1.9.0"
-    assert names() == ["mnist_5k", "digits", "toy", "toy_tensor", *KNOWN]
+    assert names() == ["mnist_5k", "digits", "toy", "toy_tensor", *KNOWN, *GROUPED]
 
 
 @pytest.mark.parametrize("name", KNOWN)

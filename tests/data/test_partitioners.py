@@ -1,16 +1,33 @@
+"""What holds for every partitioner, and their names."""
+
 import functools
 
 import numpy as np
 import pytest
 
-from eejax.data import dirichlet, iid, pack, partitioner_from_name, quantity_skew, shards
+from eejax.data import (
+    classes_per_client,
+    dirichlet,
+    iid,
+    inner_dirichlet,
+    natural,
+    partition_by,
+    partitioner_from_name,
+    power_law,
+    quantity_skew,
+    shards,
+)
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1000)
 PARTITIONERS = {
     "iid": iid,
     "dirichlet": dirichlet,
     "dirichlet_extreme": functools.partial(dirichlet, alpha=1e-3),
+    "inner_dirichlet": inner_dirichlet,
+    "inner_dirichlet_extreme": functools.partial(inner_dirichlet, alpha=1e-3, size_sd=2.0),
     "shards": shards,
+    "power_law": power_law,
+    "power_law_extreme": functools.partial(power_law, exponent=5.0),
     "quantity": quantity_skew,
     "quantity_extreme": functools.partial(quantity_skew, alpha=1e-3),
 }
@@ -41,99 +58,6 @@ def test_the_order_within_a_client_tells_nothing(name):
     assert len(np.unique(row[:500] // 100)) == 10
 
 
-def test_iid_sizes_differ_by_one():
-    assert sorted({len(row) for row in iid(LABELS, 7, 0)}) == [142, 143]
-
-
-def skew(indices):
-    """Mean total variation distance between the classes of a client and those of all."""
-    overall = np.bincount(LABELS, minlength=10) / len(LABELS)
-    return np.mean(
-        [
-            np.abs(np.bincount(LABELS[row], minlength=10) / len(row) - overall).sum() / 2
-            for row in indices
-        ]
-    )
-
-
-def test_dirichlet_skew_falls_with_alpha():
-    alphas = (0.01, 0.1, 1.0, 10.0, 1e6)
-    skews = [skew(dirichlet(LABELS, 10, 0, alpha=alpha)) for alpha in alphas]
-    assert skews == sorted(skews, reverse=True)
-    # All of a class at one client: at 0.01 nearly one class each; at 1e6 as equal as 100 samples.
-    assert skews[0] > 0.7
-    assert skews[-1] < 0.02
-
-
-def test_dirichlet_shares_have_the_moments_of_the_distribution():
-    """Shares of one class over K clients: mean 1/K, variance (K-1) / (K^2 (K alpha + 1))."""
-    labels, clients, alpha = np.zeros(2000, int), 5, 0.5
-    shares = np.array(
-        [
-            [len(row) / 2000 for row in dirichlet(labels, clients, seed, alpha, min_size=0)]
-            for seed in range(400)
-        ]
-    )
-    np.testing.assert_allclose(shares.mean(0), 1 / clients, atol=0.04)
-    variance = (clients - 1) / (clients**2 * (clients * alpha + 1))
-    assert shares.var() == pytest.approx(variance, rel=0.1)
-
-
-def test_min_size_takes_only_from_the_richest():
-    for partition in (dirichlet, quantity_skew):
-        free = partition(LABELS, 20, 0, alpha=0.05, min_size=0)
-        held = partition(LABELS, 20, 0, alpha=0.05, min_size=10)
-        assert min(map(len, free)) < 10
-        assert min(map(len, held)) == 10
-        for before, after in zip(free, held):
-            kept = np.isin(before, after).sum()
-            assert kept == len(before) or len(after) > 10
-
-
-def test_shards_give_few_classes_and_equal_sizes():
-    labels = np.repeat(np.arange(10), 100)
-    for per_client in (1, 2, 5):
-        indices = shards(labels, 20, 0, per_client)
-        assert {len(row) for row in indices} == {50}
-        assert max(len(np.unique(labels[row])) for row in indices) <= 2 * per_client
-    assert all(len(np.unique(labels[row])) == 1 for row in shards(labels, 20, 0, 1))
-    # Dealt, not handed out in order: the two classes of a client are seldom neighbours.
-    distances = [np.ptp(labels[row]) for row in shards(labels, 5, 0, 2)]
-    assert max(distances) > 1
-
-
-def test_quantity_skew_keeps_the_mix_of_classes():
-    indices = quantity_skew(LABELS, 5, 0)
-    sizes = np.array([len(row) for row in indices])
-    assert sizes.max() > 3 * sizes.min()
-    assert skew([indices[sizes.argmax()]]) < 0.1
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: iid(LABELS, 0, 0), "clients must be at least 1; got 0"),
-        (lambda: iid(LABELS, 1001, 0), "1001 clients with at least 1 .* need 1001 samples"),
-        (lambda: dirichlet(LABELS, 501, 0), "at least 2 samples each need 1002 samples; .* 1000"),
-        (lambda: dirichlet(LABELS, 5, 0, alpha=0), "alpha must be positive; got 0"),
-        (lambda: quantity_skew(LABELS, 5, 0, alpha=np.nan), "alpha must be positive; got nan"),
-        (lambda: shards(LABELS, 5, 0, per_client=0), "per_client must be at least 1; got 0"),
-        (lambda: shards(LABELS, 300, 0, per_client=4), "need 1200 samples"),
-    ],
-)
-def test_errors(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-def test_pack_by_hand():
-    table, counts = pack([np.array([4, 2]), np.array([], np.int64), np.array([9, 8, 7])])
-    assert (table.dtype, counts.dtype) == (np.int32, np.int32)
-    assert table.tolist() == [[4, 2, 4], [0, 0, 0], [9, 8, 7]]
-    assert counts.tolist() == [2, 0, 3]
-    assert pack([np.array([], np.int64)]).table.tolist() == [[0]]
-
-
 @pytest.mark.parametrize(
     ("text", "partitioner"),
     [
@@ -141,11 +65,39 @@ def test_pack_by_hand():
         ("dirichlet:0.1", functools.partial(dirichlet, alpha=0.1)),
         ("shards:3", functools.partial(shards, per_client=3)),
         ("quantity:2", functools.partial(quantity_skew, alpha=2.0)),
+        ("power_law:1.5", functools.partial(power_law, exponent=1.5)),
+        ("classes:3", functools.partial(classes_per_client, per_client=3)),
+        ("inner_dirichlet:0.3", functools.partial(inner_dirichlet, alpha=0.3)),
+        ("inner_dirichlet:2:0.5", functools.partial(inner_dirichlet, alpha=2.0, size_sd=0.5)),
     ],
 )
 def test_names(text, partitioner):
-    for a, b in zip(partitioner_from_name(text)(LABELS, 9, 5), partitioner(LABELS, 9, 5)):
+    wanted = partitioner(LABELS, 9, 5)
+    for rows in (partitioner_from_name(text)(LABELS, 9, 5), partition_by(text, LABELS, 9, 5)):
+        for a, b in zip(rows, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_partition_by_takes_functions_and_groups():
+    for a, b in zip(partition_by(shards, LABELS, 9, 5), shards(LABELS, 9, 5), strict=True):
         np.testing.assert_array_equal(a, b)
+    groups = np.arange(1000) // 100
+    rows = partition_by("natural", LABELS, 4, 5, groups)
+    for a, b in zip(rows, natural(groups, 4, 5), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (None, "partitioner 'natural': groups must be one a sample; got none"),
+        (np.zeros(999), "groups must be one a sample; got 999 for 1000 samples"),
+        (np.zeros(1000), r"clients must be in 1\.\.1, the groups; got 4"),
+    ],
+)
+def test_natural_needs_its_groups(groups, message):
+    with pytest.raises(ValueError, match=message):
+        partition_by("natural", LABELS, 4, 0, groups)
 
 
 @pytest.mark.parametrize(
@@ -154,12 +106,21 @@ def test_names(text, partitioner):
         ("dirichlett:0.5", "none of iid, dirichlet:ALPHA, .*; did you mean 'dirichlet:ALPHA'"),
         ("dirichlet", "did you mean 'dirichlet:ALPHA'"),
         ("iid:3", "did you mean 'iid'"),
-        ("xyz", "none of iid, dirichlet:ALPHA, shards:PER_CLIENT, quantity:ALPHA$"),
+        ("class:2", "did you mean 'classes:PER_CLIENT'"),
+        ("inner_dirichlet", "did you mean 'inner_dirichlet:ALPHA' or 'inner_dirichlet:ALPHA:SIZE_"),
+        ("inner_dirichlet:1:2:3", "is none of iid"),
+        ("inner_dirichlet:1:x", "could not convert"),
+        ("natural", "partitioner 'natural': it needs the group of each sample; see `partition_by`"),
+        ("natural:3", "is none of .*; did you mean 'natural'"),
+        ("powerlaw:1", "did you mean 'power_law:EXPONENT'"),
+        ("classes:2.5", "invalid literal"),
+        ("", "is none of iid, .*, power_law:EXPONENT, natural$"),
+        ("xyz", "is none of iid, .*, power_law:EXPONENT, natural$"),
         ("dirichlet:x", "partitioner 'dirichlet:x': could not convert"),
-        ("dirichlet:-1", "must be positive; got -1.0"),
-        ("dirichlet:nan", "must be positive; got nan"),
-        ("quantity:inf", "must be positive; got inf"),
-        ("shards:0", "must be positive; got 0"),
+        ("dirichlet:-1", "must be positive and finite; got -1.0"),
+        ("dirichlet:nan", "must be positive and finite; got nan"),
+        ("quantity:inf", "must be positive and finite; got inf"),
+        ("shards:0", "must be positive and finite; got 0"),
         ("shards:1.5", "partitioner 'shards:1.5': invalid literal"),
     ],
 )

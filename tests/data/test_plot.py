@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from eejax.data import dirichlet, label_distribution, plot_label_distribution
+from eejax.data import (
+    dirichlet,
+    label_distribution,
+    noise_skew,
+    partition_by,
+    plot_feature_skew,
+    plot_label_distribution,
+    writer_skew,
+)
 
 COUNTS = np.array([[5, 0, 1], [2, 2, 2], [0, 0, 0]])
 
@@ -55,3 +63,49 @@ def test_nothing_to_draw():
 def test_names_must_fit():
     with pytest.raises(ValueError, match="class_names must be 3 names; got 2"):
         plot_label_distribution(COUNTS, ["cat", "dog"])
+    with pytest.raises(ValueError, match="client_names must be 3 names; got 1"):
+        plot_label_distribution(COUNTS, client_names=["phone"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["iid", "dirichlet:0.3", "inner_dirichlet:0.3", "shards:2", "classes:2", "quantity:0.5",
+     "power_law:1", "natural"],
+)  # fmt: skip
+def test_every_partition_has_a_picture(name):
+    labels = np.arange(300) % 10
+    counts = label_distribution(labels, partition_by(name, labels, 6, 0, labels), 10)
+    names = [f"subject {i}" for i in range(6)]
+    ax = plot_label_distribution(counts, client_names=names)
+    ax.figure.savefig(io.BytesIO(), format="png", dpi=20)
+    assert [text.get_text() for text in ax.get_yticklabels()] == names
+    assert ax.get_yticks().tolist() == list(range(6))
+    widths = [path.get_extents().width for bars in ax.collections for path in bars.get_paths()]
+    assert sum(widths) == 300
+
+
+def test_many_client_names_are_thinned_out():
+    names = [str(i) for i in range(100)]
+    ax = plot_label_distribution(np.ones((100, 2), int), client_names=names)
+    assert [text.get_text() for text in ax.get_yticklabels()] == names[::3]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_feature_skew_is_drawn_as_the_clients_see_it(channels):
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, channels)).astype(np.uint8)
+    skew = noise_skew(21, 0, sd=40)
+    ax = plot_feature_skew(images, skew, max_clients=3)
+    ax.figure.savefig(io.BytesIO(), format="png", dpi=20)
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert labels == ["0: sd 0", "10: sd 20", "20: sd 40"]
+    sheet = np.asarray(ax.images[0].get_array()).reshape(18, 20, channels)
+    for row, client in enumerate((0, 10, 20)):
+        cells = np.split(sheet[6 * row : 6 * row + 6], 4, 1)
+        np.testing.assert_array_equal(np.stack(cells), skew.apply(images, client))
+
+
+def test_feature_skew_on_given_axes():
+    ax = Figure().subplots()
+    images = np.zeros((1, 8, 8, 1), np.uint8)
+    assert plot_feature_skew(images, writer_skew(1, 0), ax=ax) is ax
+    assert ax.get_yticklabels()[0].get_text().startswith("0: slant ")

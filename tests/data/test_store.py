@@ -108,3 +108,20 @@ def test_folders_come_from_the_argument_the_environment_or_the_home(tmp_path, mo
 def test_the_command_option_can_be_pasted():
     assert store.command_option(None) == ""
     assert store.command_option("my data") == " --data-dir 'my data'"
+
+
+def test_groups_are_stored_with_their_names(tmp_path):
+    arrays = {split: (x, y, y[::-1].copy()) for split, (x, y) in splits().items()}
+    info = store.write(tmp_path, INFO._replace(groups=("p", "q")), arrays)
+    assert store.find(tmp_path).info == info
+    assert_stored(tmp_path, arrays)
+    assert len(store.find(tmp_path).read("train", 0, 5)) == 3
+
+
+def test_a_manifest_from_before_there_were_groups_is_read(tmp_path):
+    store.write(tmp_path, INFO, splits())
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["info"]["groups"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert store.find(tmp_path).info.groups == ()
+    assert_stored(tmp_path, splits())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eejax.data.text import entropy_bits, next_byte_batch, python_documentation
+from eejax.data.text import entropy_bits, next_byte_batch, python_documentation, python_topics
 
 
 def test_the_documentation_is_split_once():
@@ -29,3 +29,26 @@ def test_entropy_by_hand():
     # After a come b and c as often, after b and c always a: half a bit each byte.
     text = np.frombuffer(b"abac" * 100 + b"a", np.uint8)
     assert entropy_bits(text, 1) == pytest.approx(0.5)
+
+
+def test_topics_are_whole_texts_in_sequences():
+    from pydoc_data.topics import topics
+
+    text = python_topics(seq=50, min_sequences=4)
+    assert text.inputs.shape == text.labels.shape == (len(text.groups), 50)
+    assert list(text.names) == sorted(name for name in topics if len(topics[name].encode()) > 200)
+    for group in (0, len(text.names) - 1):
+        rows = text.groups == group
+        whole = topics[text.names[group]].encode()
+        assert rows.sum() == (len(whole) - 1) // 50 >= 4
+        assert bytes(text.inputs[rows].ravel().tolist()) == whole[: 50 * rows.sum()]
+        assert bytes(text.labels[rows].ravel().tolist()) == whole[1 : 50 * rows.sum() + 1]
+    sizes = np.bincount(text.groups)
+    assert sizes.max() > 50 * sizes.min()  # Clients of very unequal size.
+
+
+def test_topic_errors():
+    with pytest.raises(ValueError, match="seq must be at least 1; got 0"):
+        python_topics(0)
+    with pytest.raises(ValueError, match="min_sequences: no topic has 1000000 sequences of 64"):
+        python_topics(64, 1_000_000)

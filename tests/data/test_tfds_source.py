@@ -54,6 +54,7 @@ def test_nothing_is_lost_or_made_up(root, name):
         "not known",
         "Nobody, 1999",
         None,
+        (),
     )
 
 
