@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("list", parents=[place], help="data sets that can be loaded now")
     prepare = actions.add_parser("prepare", parents=[place], help="download and prepare with TFDS")
     prepare.add_argument("name", metavar="NAME", help="TFDS name, such as fashion_mnist")
-    imports = actions.add_parser("import", parents=[place], help="take in files: IDX, har, watch or 20newsgroups")
+    imports = actions.add_parser(
+        "import", parents=[place], help="take in files: IDX, har, watch or 20newsgroups"
+    )
     imports.add_argument("name", metavar="NAME", help="name to load the set by")
     imports.add_argument("directory", type=Path, metavar="PATH", help="their folder or archive")
 

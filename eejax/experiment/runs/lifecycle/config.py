@@ -10,7 +10,8 @@ class Data:
     Attributes:
       name: a data set of `eejax data list`.
       directory: folder of data sets that were prepared or imported; the usual one if None.
-      partition: iid, dirichlet:ALPHA, shards:PER_CLIENT or quantity:ALPHA.
+      partition: iid, dirichlet:ALPHA, inner_dirichlet:ALPHA, shards:PER_CLIENT, classes:PER_CLIENT,
+        quantity:ALPHA or power_law:EXPONENT.
       train: slice of the training split to use, such as [:1000]; all if empty.
       test: the same for the test split.
       validation: training samples that the operator keeps in the cloud to choose thresholds by.
