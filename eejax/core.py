@@ -102,6 +102,8 @@ class FederatedAlgorithm(NamedTuple):
       broadcast: ``(ServerState) ->`` what every client receives.
       upload: ``(params) ->`` a tree of arrays shaped as an upload; the model itself by default.
       weighting: a `Weighting`, or a tree of them where parts of an upload differ.
+      every_round: whether the server acts in rounds in which nobody sent anything, too, on a mean
+        of zero: noise must be added and counted also then, or it tells that nobody came.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -111,6 +113,7 @@ class FederatedAlgorithm(NamedTuple):
     broadcast: Callable[[PyTree], PyTree]
     upload: Callable[[PyTree], PyTree] = _as_params
     weighting: PyTree = "samples"
+    every_round: bool = False
 
 
 class ExitRule(NamedTuple):

@@ -20,8 +20,8 @@ from eejax.experiment.user_errors import answer, complain, unknown_argument
 
 ROOMS = (
     "tiers", "wire", "models", "data", "partition", "transfer", "protect", "cotrain.federated",
-    "cotrain.tensor", "cotrain.pipeline", "cotrain.replica", "cotrain.multihost", "coinfer",
-    "coupdate",
+    "cotrain.personal", "cotrain.skew", "cotrain.decentralised", "cotrain.tensor",
+    "cotrain.pipeline", "cotrain.replica", "cotrain.multihost", "coinfer", "coupdate",
 )  # fmt: skip
 
 

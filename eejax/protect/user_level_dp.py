@@ -64,7 +64,8 @@ def user_level_dp(
     of deviation ``noise_multiplier * S / cohort`` to every element. Clients count alike.
 
     ``how`` must be what the engine simulates; ask `check_sampler`. ``how.clients`` counts the
-    clients that have samples. A lossy codec of the uploads may lengthen them: put `clip` first in
+    clients that have samples. Rounds whose cohort is empty are noised and counted as all others. A
+    lossy codec of the uploads may lengthen them: put `clip` first in
     its chain, which cuts again on decoding (with a fixed bound only). The server must be trusted
     with single uploads, or see only sums (`secagg`).
 
@@ -158,5 +159,6 @@ def user_level_dp(
         return (inner, jnp.float32(0)) if adaptive else inner
 
     return FederatedAlgorithm(
-        init, algorithm.client_init, local_update, server_update, broadcast, upload, "population"
-    )
+        init, algorithm.client_init, local_update, server_update, broadcast, upload, "population",
+        every_round=True,
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from eejax.cotrain.federated.asynchronous import AsyncEngine, AsyncServer, async
 from eejax.cotrain.federated.cohort import population, sampled
 from eejax.cotrain.federated.drfa import drfa
 from eejax.cotrain.federated.epochs import Epochs
+from eejax.cotrain.federated.evaluate import Score, evaluator
 from eejax.cotrain.federated.fedasync import constant_staleness, fedasync, hinge, polynomial
 from eejax.cotrain.federated.fedavg import ServerState, fedavg
 from eejax.cotrain.federated.fedavgm import fedavgm
@@ -16,10 +17,14 @@ from eejax.cotrain.federated.fedsgd import fedsgd
 from eejax.cotrain.federated.flat import Engine, FederatedState, flat
 from eejax.cotrain.federated.hierfavg import hierfavg
 from eejax.cotrain.federated.price import RoundPrice, price_round
+from eejax.cotrain.federated.robust import Adversaries
 from eejax.cotrain.federated.rows import Rows, place, replicate, rows_of
 from eejax.cotrain.federated.scaffold import scaffold
+from eejax.cotrain.federated.stored import stored
+from eejax.cotrain.federated.stores import Store, disk_store, host_store
 
 __all__ = [
+    "Adversaries",
     "AsyncEngine",
     "AsyncServer",
     "Engine",
@@ -27,10 +32,14 @@ __all__ = [
     "FederatedState",
     "RoundPrice",
     "Rows",
+    "Score",
     "ServerState",
+    "Store",
     "asynchronous",
     "constant_staleness",
+    "disk_store",
     "drfa",
+    "evaluator",
     "fedadagrad",
     "fedadam",
     "fedasync",
@@ -44,6 +53,7 @@ __all__ = [
     "flat",
     "hierfavg",
     "hinge",
+    "host_store",
     "place",
     "polynomial",
     "population",
@@ -53,4 +63,5 @@ __all__ = [
     "sampled",
     "samplers",
     "scaffold",
+    "stored",
 ]

@@ -1,6 +1,7 @@
 """Cross-device training: of very many clients, a cohort takes part in each round."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +11,22 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from eejax.core import Codec, FederatedAlgorithm
 from eejax.cotrain.federated.clients import (
     ClientStack,
-    Sums,
     check,
     count_clients,
-    mean_of,
     mean_upload,
+    metrics_of,
+    serve,
     stack_clients,
-    train_clients,
+    train_over,
 )
 from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.flat import Engine, FederatedState
+from eejax.cotrain.federated.robust import Adversaries, make_robust
 from eejax.cotrain.federated.rows import Rows, replicate
 from eejax.cotrain.federated.samplers import Cohort, Sampler
 from eejax.data import ClientIndex
-from eejax.tiers import EDGE, END, cast_varying
+from eejax.protect import Aggregator
+from eejax.tiers import EDGE
 from eejax.wire import identity
 
 PyTree = Any
@@ -58,6 +61,9 @@ def sampled(
     batch: int,
     codec: Codec | None = None,
     clients: str = "auto",
+    aggregator: Aggregator | None = None,
+    attack: Adversaries | None = None,
+    reject: bool = True,
 ) -> Engine:
     """Makes the engine of federated training where a cohort of the clients trains in each round.
 
@@ -74,58 +80,44 @@ def sampled(
       batch: samples of a step.
       codec: what uploads pass on their way up; identity if None.
       clients: order of the clients on one device, see `clients.chunk_size`.
+      aggregator: what the server does instead of the mean, for as many uploads as the sampler has
+        room for; see `flat` for what it costs.
+      attack: what adversaries among the clients do to the uploads.
+      reject: whether the mean leaves out clients that send NaN or infinity; aggregators always do.
 
     Returns:
       The engine; its rows are those of `population`.
 
     Raises:
-      ValueError: the order of the clients is unknown, or the steps are below 1.
+      ValueError: the order of the clients is unknown, the steps are below 1, or the algorithm and
+        the aggregator cannot work together.
 
     References:
       McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data,
       2017.
     """
-    check(algorithm, steps, clients)
     codec = identity() if codec is None else codec
-    tiers, everywhere = PartitionSpec(EDGE, END), PartitionSpec()
+    rounds_of = cohort_rounds(
+        algorithm, mesh, sampler, steps=steps, batch=batch, codec=codec, clients=clients,
+        aggregator=aggregator, attack=attack, reject=reject,
+    )  # fmt: skip
 
     def init(params, rows):
-        server = algorithm.init(jax.tree.map(jnp.array, params))
         stack = stack_clients(algorithm, params, rows, codec)
-        return FederatedState(*replicate(mesh, (server, stack, (), jnp.zeros((), jnp.int32))))
-
-    def train(server, start, own, rows, data, key):
-        broadcast = jax.tree.map(lambda x: x[None], algorithm.broadcast(server))
-        sums, own = train_clients(
-            algorithm, codec, cast_varying(broadcast, (EDGE, END)), own, rows, data, start, key,
-            steps=steps, batch=batch, order=clients, gaps=True,
-        )  # fmt: skip
-        here = Sums(*jax.tree.map(lambda x: x.sum(0), sums[:3]), sums.metrics)
-        return jax.lax.psum(jax.lax.psum(here, END), EDGE), own
-
-    train = jax.shard_map(
-        train,
-        mesh=mesh,
-        in_specs=(everywhere, everywhere, tiers, tiers, everywhere, everywhere),
-        out_specs=(everywhere, tiers),
-    )
+        return rounds_of.init(params)._replace(clients=replicate(mesh, stack))
 
     def round_(state, rows, data, key, everyone):
-        cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), state.steps)
-        counts = rows.counts[0]
-        drawn = sampler(cohort_key, state.steps // span(steps), counts)
-        drawn = fill_up(drawn, mesh, counts.size)
-        own, here = deal_out(state.clients, drawn, mesh), rows_of_cohort(rows, drawn, mesh)
-        sums, own = train(state.server, state.steps, own, here, data, key)
+        drawn = rounds_of.draw(state.steps, rows, key)
+        own = deal_out(state.clients, drawn, mesh)
+        new, metrics = rounds_of.train(
+            state._replace(clients=own), drawn, rows, data, key, everyone
+        )
         stack = jax.tree.map(
             lambda s, x: s.at[0, drawn.clients].set(x.reshape(-1, *x.shape[2:]), mode="drop"),
             state.clients,
-            own,
+            new.clients,
         )
-        server = algorithm.server_update(state.server, mean_upload(algorithm, sums, everyone))
-        server = jax.tree.map(lambda n, o: jnp.where(sums.weight > 0, n, o), server, state.server)
-        new = FederatedState(server, ClientStack(*stack), (), state.steps + span(steps))
-        return new, mean_of(sums.metrics, sums.weight)
+        return new._replace(clients=ClientStack(*stack)), metrics
 
     def run(state, rows, data, key, rounds=1):
         everyone = count_clients(rows).sum()
@@ -135,9 +127,71 @@ def sampled(
         run,
         static_argnames="rounds",
         donate_argnums=0,
-        out_shardings=NamedSharding(mesh, everywhere),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
     return Engine(init, compiled)
+
+
+class CohortRounds(NamedTuple):
+    """The pieces of a round of a cohort; where the states of clients lie is not their business.
+
+    Attributes:
+      init: ``(params) -> FederatedState`` without states of clients.
+      draw: ``(steps before the round, rows, key) -> Cohort``, as `fill_up` makes it.
+      train: ``(state, cohort, rows, data, key, number of all clients) -> (state, metrics)``, where
+        ``state.clients`` are those of the cohort only, ``[edges of the mesh, size / edges, ...]``.
+    """
+
+    init: Callable[[PyTree], FederatedState]
+    draw: Callable[..., Cohort]
+    train: Callable[..., tuple[FederatedState, dict]]
+
+
+def cohort_rounds(
+    algorithm: FederatedAlgorithm,
+    mesh: Mesh,
+    sampler: Sampler,
+    *,
+    steps: int | Epochs,
+    batch: int,
+    codec: Codec,
+    clients: str,
+    aggregator: Aggregator | None,
+    attack: Adversaries | None,
+    reject: bool,
+) -> CohortRounds:
+    """Makes the pieces of a round; see `sampled` for the arguments and what it refuses."""
+    check(algorithm, steps, clients)
+    robust = make_robust(algorithm, aggregator, attack, mesh)
+    train_all = train_over(
+        mesh, algorithm, codec, one_by_one=robust is not None, steps=steps, batch=batch,
+        order=clients, gaps=True, reject=reject or robust is not None,
+    )  # fmt: skip
+
+    def init(params):
+        server = algorithm.init(jax.tree.map(jnp.array, params))
+        kept = robust.init(params) if robust else ()
+        return FederatedState(*replicate(mesh, (server, (), (), jnp.zeros((), jnp.int32), kept)))
+
+    def draw(start, rows, key):
+        cohort_key = jax.random.fold_in(jax.random.fold_in(key, _COHORT), start)
+        counts = rows.counts[0]
+        drawn = sampler(cohort_key, start // span(steps), counts)
+        return fill_up(drawn, mesh, counts.size)
+
+    def train(state, drawn, rows, data, key, everyone):
+        here = rows_of_cohort(rows, drawn, mesh)
+        sums, own, *sent = train_all(state.server, state.steps, state.clients, here, data, key)
+        if robust:
+            places = jax.eval_shape(sampler, key, state.steps, rows.counts[0]).clients.size
+            mean, kept = robust.mean(state, sent[0], here.ids, sums, everyone, key, places)
+        else:
+            mean, kept = mean_upload(algorithm, sums, everyone), ()
+        server = serve(algorithm, state.server, mean, sums)
+        new = FederatedState(server, own, (), state.steps + span(steps), kept)
+        return new, metrics_of(sums)
+
+    return CohortRounds(init, draw, train)
 
 
 def fill_up(cohort: Cohort, mesh: Mesh, clients: int) -> Cohort:

@@ -12,10 +12,10 @@ from eejax import trees
 from eejax.core import FederatedAlgorithm
 from eejax.cotrain.federated.clients import (
     ClientStack,
-    Sums,
     check,
-    mean_of,
     mean_upload,
+    metrics_of,
+    sum_up,
     train_clients,
 )
 from eejax.cotrain.federated.cohort import fill_up, rows_of_cohort
@@ -116,8 +116,7 @@ def drfa(
             algorithm, identity(), cast_varying(broadcast, (EDGE, END)), ClientStack((), ()), rows,
             data, start, key, steps=steps, batch=batch, order=clients, gaps=True,
         )  # fmt: skip
-        here = Sums(*jax.tree.map(lambda x: x.sum(0), sums[:3]), sums.metrics)
-        return jax.lax.psum(jax.lax.psum(here, END), EDGE)
+        return sum_up(sums)[0]
 
     def losses(params, start, rows, data, key):
         params = cast_varying(params, (EDGE, END))
@@ -127,7 +126,8 @@ def drfa(
             picked = client_batches(order_key, row.table, row.counts, start, 1, batch)[0]
             # The gradient is not used, so it is not computed.
             _, metrics = grad_fn(params, jax.tree.map(lambda a: a[picked], data), grad_key)
-            return jnp.where(row.counts > 0, metrics["loss"], 0)
+            said = (row.counts > 0) & jnp.isfinite(metrics["loss"])
+            return jnp.where(said, metrics["loss"], 0)
 
         return jax.lax.map(loss, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows))
 
@@ -157,7 +157,7 @@ def drfa(
         ascended = jnp.where(rows.counts[0] > 0, mixture + steps * lr * v, -jnp.inf)
         server = DrfaState(trees.add(w, mean.params), project_simplex(ascended))
         new = FederatedState(server, ClientStack((), ()), (), start + steps)
-        return new, mean_of(sums.metrics, sums.weight)
+        return new, metrics_of(sums)
 
     def run(state, rows, data, key, rounds=1):
         return jax.lax.scan(lambda s, _: round_(s, rows, data, key), state, length=rounds)

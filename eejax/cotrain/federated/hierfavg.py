@@ -13,8 +13,10 @@ from eejax.cotrain.federated.clients import (
     count_clients,
     mean_of,
     mean_upload,
+    metrics_of,
     stack_clients,
     train_clients,
+    weighs_by_samples,
 )
 from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.flat import Engine, FederatedState, compile_rounds
@@ -35,6 +37,7 @@ def hierfavg(
     codec: Codec | None = None,
     edge_codec: Codec | None = None,
     clients: str = "auto",
+    reject: bool = True,
 ) -> Engine:
     """Makes the engine of hierarchical federated training, for any federated algorithm.
 
@@ -56,12 +59,14 @@ def hierfavg(
       codec: what uploads pass between end and edge; identity if None.
       edge_codec: what uploads pass between edge and cloud; identity if None.
       clients: order of the clients on one device, see `clients.chunk_size`.
+      reject: whether edges leave out clients that send NaN or infinity.
 
     Returns:
       The engine.
 
     Raises:
-      ValueError: ``k1`` or ``k2`` is below 1, or the order of the clients is unknown.
+      ValueError: ``k1`` or ``k2`` is below 1, the order of the clients is unknown, or the algorithm
+        acts in every round.
 
     References:
       Liu, Zhang, Song and Letaief, Client-Edge-Cloud Hierarchical Federated Learning, 2020.
@@ -69,7 +74,13 @@ def hierfavg(
     if span(k1) < 1 or k2 < 1:
         raise ValueError(f"k1 and k2 must be at least 1; got k1={k1!r} and k2={k2!r}")
     check(algorithm, k1, clients)
-    by_samples = all(how == "samples" for how in jax.tree.leaves(algorithm.weighting))
+    if algorithm.every_round:
+        raise ValueError(
+            "an algorithm that acts in every round, such as user-level privacy, needs a single "
+            "server: its noise is made for the mean of all clients, not of an edge; use flat or "
+            "sampled"
+        )
+    by_samples = weighs_by_samples(algorithm)
     codec = identity() if codec is None else codec
     edge_codec = identity() if edge_codec is None else edge_codec
 
@@ -91,21 +102,21 @@ def hierfavg(
         broadcast = cast_varying(jax.vmap(algorithm.broadcast)(server), (EDGE, END))
         sums, stack = train_clients(
             algorithm, codec, broadcast, stack, rows, data, start, key,
-            steps=k1, batch=batch, order=clients,
+            steps=k1, batch=batch, order=clients, reject=reject,
         )  # fmt: skip
         sums, population = jax.lax.psum((sums, count_clients(rows)), END)
         mean = mean_upload(algorithm, sums, population)
         new = jax.vmap(algorithm.server_update)(server, mean)
         # An edge without samples keeps what the cloud sent.
         server = jax.tree.map(lambda n, o: jnp.where(_like(sums.weight, n) > 0, n, o), new, server)
-        return (server, stack, start + span(k1)), (sums.metrics, sums.weight)
+        return (server, stack, start + span(k1)), sums._replace(upload=())
 
     def round_(state, rows, data, key):
         edges = rows.counts.shape[0]
         sent = jax.tree.map(
             lambda x: jnp.broadcast_to(x, (edges, *x.shape)), cast_varying(state.server, (EDGE,))
         )
-        (server, stack, steps), (metrics, trained) = jax.lax.scan(
+        (server, stack, steps), sums = jax.lax.scan(
             lambda carry, _: edge_round(carry, rows, data, key),
             (sent, state.clients, state.steps),
             length=k2,
@@ -124,14 +135,11 @@ def hierfavg(
         total = jax.tree.map(
             lambda c: jnp.where(_like(weight, c) > 0, _like(weight, c) * c, 0).sum(0), change
         )
-        total, cloud_weight, metrics, trained = jax.lax.psum(
-            (total, weight.sum(), jax.tree.map(lambda m: m.sum(0), metrics), trained.sum()), EDGE
-        )
+        metrics = jax.tree.map(lambda m: m.sum(0), sums.metrics)
+        sums = jax.tree.map(jnp.sum, sums._replace(metrics=()))._replace(metrics=metrics)
+        total, cloud_weight, sums = jax.lax.psum((total, weight.sum(), sums), EDGE)
         new = _add_changes(state.server, mean_of(total, cloud_weight), server)
-        return (
-            FederatedState(new, stack, kept, steps),
-            mean_of(metrics, trained),
-        )
+        return FederatedState(new, stack, kept, steps), metrics_of(sums)
 
     return Engine(init, compile_rounds(round_, mesh))
 
