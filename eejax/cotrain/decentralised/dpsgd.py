@@ -11,15 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from eejax.core import FederatedAlgorithm
 from eejax.cotrain.decentralised.graphs import MixingRule
 from eejax.cotrain.federated import Engine, Epochs, FederatedState, Rows, place, replicate
-from eejax.cotrain.federated.clients import (
-    check,
-    mean_upload,
-    metrics_of,
-    stack_clients,
-    sum_up,
-    train_clients,
-)
+from eejax.cotrain.federated.clients import check, stack_clients, train_clients
 from eejax.cotrain.federated.epochs import span
+from eejax.cotrain.federated.sums import mean_upload, metrics_of, sum_up
 from eejax.cotrain.replica import mix
 from eejax.cotrain.replica.mixing import check_mixing
 from eejax.tiers import EDGE, END

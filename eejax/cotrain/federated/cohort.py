@@ -9,21 +9,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eejax.core import Codec, FederatedAlgorithm
-from eejax.cotrain.federated.clients import (
-    ClientStack,
-    check,
-    count_clients,
-    mean_upload,
-    metrics_of,
-    serve,
-    stack_clients,
-    train_over,
-)
+from eejax.cotrain.federated.clients import ClientStack, check, stack_clients, train_over
 from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.flat import Engine, FederatedState
 from eejax.cotrain.federated.robust import Adversaries, make_robust
 from eejax.cotrain.federated.rows import Rows, replicate
 from eejax.cotrain.federated.samplers import Cohort, Sampler
+from eejax.cotrain.federated.sums import count_clients, mean_upload, metrics_of, serve
 from eejax.data import ClientIndex
 from eejax.protect import Aggregator
 from eejax.tiers import EDGE

@@ -10,19 +10,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eejax import trees
 from eejax.core import FederatedAlgorithm
-from eejax.cotrain.federated.clients import (
-    ClientStack,
-    check,
-    mean_upload,
-    metrics_of,
-    sum_up,
-    train_clients,
-)
+from eejax.cotrain.federated.clients import ClientStack, check, train_clients
 from eejax.cotrain.federated.cohort import fill_up, rows_of_cohort
 from eejax.cotrain.federated.flat import Engine, FederatedState
 from eejax.cotrain.federated.local import GradFn, take_steps
 from eejax.cotrain.federated.rows import replicate
 from eejax.cotrain.federated.samplers import Cohort, uniform
+from eejax.cotrain.federated.sums import mean_upload, metrics_of, sum_up
 from eejax.data import client_batches
 from eejax.tiers import EDGE, END, cast_varying
 from eejax.wire import identity

@@ -15,18 +15,14 @@ from eejax.core import Codec, FederatedAlgorithm
 from eejax.cotrain.federated.clients import (
     ClientStack,
     check,
-    count_clients,
-    mean_upload,
-    metrics_of,
-    serve,
     stack_clients,
-    sum_up,
     train_clients,
     train_over,
 )
 from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.robust import Adversaries, make_robust
 from eejax.cotrain.federated.rows import Rows, place, replicate
+from eejax.cotrain.federated.sums import count_clients, mean_upload, metrics_of, serve, sum_up
 from eejax.protect import Aggregator
 from eejax.tiers import EDGE, END, cast_varying
 from eejax.wire import identity

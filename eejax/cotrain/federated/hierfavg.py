@@ -8,19 +8,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eejax import trees
 from eejax.core import Codec, FederatedAlgorithm
-from eejax.cotrain.federated.clients import (
-    check,
-    count_clients,
-    mean_of,
-    mean_upload,
-    metrics_of,
-    stack_clients,
-    train_clients,
-    weighs_by_samples,
-)
+from eejax.cotrain.federated.clients import check, stack_clients, train_clients, weighs_by_samples
 from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.flat import Engine, FederatedState, compile_rounds
 from eejax.cotrain.federated.rows import place, replicate
+from eejax.cotrain.federated.sums import count_clients, mean_of, mean_upload, metrics_of
 from eejax.tiers import EDGE, END, cast_varying
 from eejax.wire import identity
 

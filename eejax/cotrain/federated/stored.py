@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eejax.core import Codec, FederatedAlgorithm
-from eejax.cotrain.federated.clients import ClientStack, count_clients
+from eejax.cotrain.federated.clients import ClientStack
 from eejax.cotrain.federated.cohort import cohort_rounds
 from eejax.cotrain.federated.epochs import Epochs, span
 from eejax.cotrain.federated.flat import Engine, FederatedState
@@ -14,6 +14,7 @@ from eejax.cotrain.federated.robust import Adversaries
 from eejax.cotrain.federated.rows import place
 from eejax.cotrain.federated.samplers import Sampler
 from eejax.cotrain.federated.stores import Store
+from eejax.cotrain.federated.sums import count_clients
 from eejax.protect import Aggregator
 from eejax.tiers import EDGE, END
 from eejax.wire import identity
