@@ -1,0 +1,218 @@
+"""What all trainings of a run share, and what one training starts from."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from eejax import tiers, wire
+from eejax.core import Codec
+from eejax.cotrain.federated import Epochs
+from eejax.cotrain.personal import Personal
+from eejax.cotrain.skew import data_sharing
+from eejax.experiment.runs.federated import bill
+from eejax.experiment.runs.federated.config import Federated, check_config
+from eejax.experiment.runs.federated.methods import Algorithm, Method, Shared, Task, parse_method
+from eejax.experiment.runs.federated.setting import (
+    Model,
+    Samples,
+    Split,
+    key_of,
+    load_samples,
+    make_model,
+    make_task,
+    make_topology,
+    pack_wide,
+    split_samples,
+)
+
+PyTree = Any
+
+ASYNCHRONOUS = ("fedasync", "fedbuff")
+
+
+class Lab(NamedTuple):
+    """What all trainings of a run share.
+
+    Attributes:
+      config: the fields.
+      algorithms: by name.
+      methods: in the order of the config.
+      samples: all samples.
+      model: what is trained.
+      task: what algorithms are made for.
+      splits: by partition, seed and whether training samples are held out to choose by.
+      programs: compiled programs and counted work, used again by other seeds, partitions and
+        learning rates.
+    """
+
+    config: Federated
+    algorithms: Mapping[str, Algorithm]
+    methods: tuple[Method, ...]
+    samples: Samples
+    model: Model
+    task: Task
+    splits: dict[tuple[str, int, bool], Split]
+    programs: dict[tuple, Any]
+
+    def made(self, method: Method, lr: Any) -> Shared | Personal:
+        """Makes what a method trains; ``lr`` may be traced."""
+        return self.algorithms[method.algorithm](self.task, lr, **method.options)
+
+
+class Cell(NamedTuple):
+    """One training.
+
+    Attributes:
+      partition: how samples are spread.
+      method: what trains.
+      seed: of everything.
+      validate: whether it is judged by training samples that were held out.
+    """
+
+    partition: str
+    method: Method
+    seed: int
+    validate: bool = False
+
+
+class Start(NamedTuple):
+    """What one training starts from.
+
+    Attributes:
+      cell: what it is.
+      split: who trains and tests on what.
+      topology: the system.
+      params: the first model.
+      key: of the training.
+      codec: of uploads.
+      local: local steps or epochs of a round.
+      sizes: of a turn.
+      turn: how long a turn of each client takes.
+      faults: what goes wrong.
+    """
+
+    cell: Cell
+    split: Split
+    topology: tiers.Topology
+    params: PyTree
+    key: jax.Array
+    codec: Codec
+    local: int | Epochs
+    sizes: bill.Sizes
+    turn: tiers.Turnaround
+    faults: tiers.Faults
+
+
+def open_lab(config: Federated, algorithms: Mapping[str, Algorithm]) -> Lab:
+    """Checks the config, loads the data and deals them.
+
+    Args:
+      config: the fields.
+      algorithms: by name.
+
+    Returns:
+      What trainings share.
+
+    Raises:
+      FileNotFoundError: the data set is not on this machine; says how to get it.
+      ValueError: a field is wrong; names it.
+    """
+    check_config(config)
+    methods = tuple(parse_method(text, algorithms) for text in config.methods)
+    for method in methods:
+        _check_engine(config, method)
+    wire.from_name(config.codec)
+    make_topology(config, 0)
+    samples = load_samples(config)
+    model = make_model(config.model, samples)
+    parts = {
+        (partition, seed, validate): split_samples(config, samples, partition, seed, validate)
+        for partition in config.data.partitions
+        for seed in config.seeds
+        for validate in ((False, True) if config.rates and seed == config.seeds[0] else (False,))
+    }
+    train, test = (max(max(map(len, found[i])) for found in parts.values()) for i in (0, 1))
+    splits = {
+        name: Split(pack_wide(found[0], train), pack_wide(found[1], test), found[2])
+        for name, found in parts.items()
+    }
+    return Lab(config, algorithms, methods, samples, model, make_task(config, model), splits, {})
+
+
+def start_of(lab: Lab, cell: Cell) -> Start:
+    """Prepares one training.
+
+    Args:
+      lab: from `open_lab`.
+      cell: what to train.
+
+    Returns:
+      What it starts from.
+    """
+    config, method = lab.config, cell.method
+    split = lab.splits[cell.partition, cell.seed, cell.validate]
+    topology, system = make_topology(config, cell.seed), config.system
+    params, codec = lab.model.init(key_of(cell.seed, "init")), wire.from_name(config.codec)
+    algorithm = lab.made(method, config.learning_rate).algorithm
+    if share := method.settings.get("share", 0):
+        train = data_sharing(split.train, split.shared, share, cell.seed)
+        split = split._replace(train=train)
+    counts = split.train.counts
+    steps, local = np.full(len(counts), config.steps), config.steps
+    if config.epochs:
+        steps = config.epochs * -(-counts // config.batch)
+        stragglers = 0.0 if method.engine == "central" else config.stragglers
+        local = Epochs(config.epochs, stragglers, bool(method.settings.get("drop", 0)))
+    if (name := (method.text, "work")) not in lab.programs:
+        lab.programs[name] = _work_of_step(lab, algorithm, params)
+    work = lab.programs[name]
+    sizes = bill.sizes_of(algorithm, params, codec, work, steps)
+    return Start(
+        cell, split, topology, params, key_of(cell.seed, "train"), codec, local, sizes,
+        tiers.turnaround(topology, sizes.work, sizes.steps, sizes.down, sizes.up),
+        tiers.Faults(system.jitter, system.dropout, system.duplicate),
+    )  # fmt: skip
+
+
+def _work_of_step(lab: Lab, algorithm: Any, params: PyTree) -> tiers.Work:
+    """Asks what a local update of one step costs; loops count once however often they run."""
+    batches = {
+        name: jax.ShapeDtypeStruct((1, lab.config.batch, *x.shape[1:]), x.dtype)
+        for name, x in lab.samples.arrays.items()
+    }
+    sent = jax.eval_shape(lambda p: algorithm.broadcast(algorithm.init(p)), params)
+    own = jax.eval_shape(algorithm.client_init, params)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return tiers.work_of(algorithm.local_update, sent, own, batches, key)
+
+
+def _check_engine(config: Federated, method: Method) -> None:
+    """Refuses what an engine cannot do."""
+    where, settings, system = f"methods: {method.text!r}", method.settings, config.system
+    clients = config.data.clients
+    limits = {"size": (1, clients), "concurrency": (0, clients), "quorum": (1, clients),
+              "k2": (1, np.inf)}  # fmt: skip
+    if method.engine == "fedbuff":
+        limits["size"] = (1, np.inf)
+    for name, (least, most) in limits.items():
+        value = settings.get(name, 1)
+        if value != int(value) or not least <= value <= most:
+            most = "" if most == np.inf else f" and at most {most}"
+            raise ValueError(
+                f"{where}: {name} must be a whole number of at least {least}{most}, got {value:g}"
+            )
+    if method.engine in ASYNCHRONOUS and config.epochs:
+        raise ValueError(f"{where}: epochs must be 0, since {method.engine} counts local work in "
+                         "steps")  # fmt: skip
+    if method.engine in ("sampled", "hierarchical", "central") and system.dropout:
+        raise ValueError(f"{where}: system.dropout must be 0, since {method.engine} loses nothing")
+    if settings.get("drop") and not config.stragglers:
+        raise ValueError(f"{where}: drop=1 needs stragglers above 0")
+    if not 0 <= settings.get("share", 0) <= 1:
+        raise ValueError(f"{where}: share must be in [0, 1], got {settings['share']:g}")
+    if settings.get("share") and not config.data.shared:
+        raise ValueError(f"{where}: share needs data.shared above 0")
+    if method.engine == "semi" and not settings["deadline_s"] > 0:
+        raise ValueError(f"{where}: deadline_s must be above 0")

@@ -1,0 +1,295 @@
+"""What a federated run shows: the comparison, its curves, and what they cost."""
+
+from typing import Any
+
+import numpy as np
+
+from eejax import data, tiers
+from eejax.experiment.figures import Bars, Lines
+from eejax.experiment.report import Report, Section
+from eejax.experiment.runs.federated.config import Federated
+from eejax.experiment.runs.federated.lab import Lab
+from eejax.experiment.runs.federated.methods import Shared
+from eejax.experiment.tables import Table, si
+
+COSTS = (("modelled_s", "s"), ("modelled_j", "J"), ("bytes", "B"), ("top_bytes", "B"))
+AXES = {
+    "modelled_s": "modelled time",
+    "modelled_j": "energy of end devices and links",
+    "bytes": "bytes on all links",
+    "top_bytes": "bytes to and from the top tier",
+}
+
+Curves = dict[str, list[dict[str, Any]]]
+
+
+def curves_of(results: dict[str, Any], config: Federated, partition: str, text: str) -> list[list]:
+    """Finds the curves of a method on a partition, one for each seed."""
+    return [results["curves"][f"{partition}/{text}/seed{seed}"] for seed in config.seeds]
+
+
+def last(curves: list[list], name: str = "accuracy") -> list[float]:
+    """Reads the last measurement of every curve."""
+    return [curve[-1][name] for curve in curves]
+
+
+def first_round(curve: list[dict[str, Any]], target: float) -> int | None:
+    """Finds the first measured round that reached an accuracy."""
+    return next((row["round"] for row in curve if row["accuracy"] >= target), None)
+
+
+def at_equal(all_curves: list[list[list]], name: str) -> tuple[float, list[list[float | None]]]:
+    """Reads accuracies where all methods have spent as much.
+
+    Args:
+      all_curves: of each method, one curve a seed.
+      name: the cost.
+
+    Returns:
+      The largest cost that every training reached, and the last accuracy that each measured before;
+      None where it had measured nothing yet.
+    """
+    limit = min(min(last(curves, name)) for curves in all_curves)
+
+    def before(curve):
+        rows = [row["accuracy"] for row in curve if row[name] <= limit * (1 + 1e-9)]
+        return rows[-1] if rows else None
+
+    return limit, [[before(curve) for curve in curves] for curves in all_curves]
+
+
+def summarise(config: Federated, results: dict[str, Any]) -> dict[str, Any]:
+    """Flattens results into what ``summary.json`` holds.
+
+    Args:
+      config: the fields.
+      results: of all steps.
+
+    Returns:
+      ``{"dirichlet:0.5/fedavg/accuracy": 0.95, ...}``: means over the seeds, and their lowest and
+      highest.
+    """
+    flat = {}
+    for partition in config.data.partitions:
+        for text in config.methods:
+            curves, name = curves_of(results, config, partition, text), f"{partition}/{text}"
+            accuracy = last(curves)
+            flat[f"{name}/accuracy"] = float(np.mean(accuracy))
+            flat[f"{name}/accuracy_lowest"] = min(accuracy)
+            flat[f"{name}/accuracy_highest"] = max(accuracy)
+            reached = [first_round(curve, config.target) for curve in curves]
+            flat[f"{name}/rounds_to_target"] = None if None in reached else max(reached)
+            for cost, _ in COSTS:
+                flat[f"{name}/{cost}"] = float(np.mean(last(curves, cost)))
+            if f"{partition}/{text}" in results.get("rates", {}):
+                flat[f"{name}/rate"] = results["rates"][name]["chosen"]
+    return flat
+
+
+def make_report(lab: Lab, results: dict[str, Any], ledger: tiers.Ledger) -> Report:
+    """Writes the report.
+
+    Args:
+      lab: what trainings shared.
+      results: of all steps.
+      ledger: every transfer of all trainings.
+
+    Returns:
+      The report.
+    """
+    config = lab.config
+    sections = [_overview(lab, results)] if len(config.data.partitions) > 1 else []
+    sections += [_partition(lab, results, name) for name in config.data.partitions]
+    if config.rates:
+        sections.append(_tuning(config, results))
+    sections.append(_traffic(ledger))
+    best, accuracy = max(
+        (
+            (text, float(np.mean(last(curves_of(results, config, partition, text)))))
+            for partition in config.data.partitions[-1:]
+            for text in config.methods
+        ),
+        key=lambda found: found[1],
+    )
+    many = len(config.methods) > 1
+    summary = (
+        f"{len(config.methods)} method{'s' if many else ''} on {config.data.name} with "
+        f"{config.data.clients} clients, {config.model}, {len(config.seeds)} "
+        f"seed{'s' if len(config.seeds) > 1 else ''}. On {config.data.partitions[-1]}, "
+        f"{'the best is ' if many else ''}{best} {'with' if many else 'reaches'} "
+        f"{100 * accuracy:.1f} %. Seconds, joules and bytes are modelled."
+    )
+    return Report("Federated co-training", summary, tuple(sections))
+
+
+def _spread(accuracies: list[float | None]) -> str:
+    if None in accuracies:
+        return "–"
+    low, high = (100 * f(accuracies) for f in (min, max))
+    mean = f"{100 * np.mean(accuracies):.1f}"
+    return mean if len(accuracies) == 1 else f"{mean} ({low:.1f} to {high:.1f})"
+
+
+def _overview(lab: Lab, results: dict[str, Any]) -> Section:
+    config = lab.config
+    parts, methods = config.data.partitions, config.methods
+    found = {
+        text: [last(curves_of(results, config, partition, text)) for partition in parts]
+        for text in methods
+    }
+    rows = [[text, _models(lab, text), *map(_spread, found[text])] for text in methods]
+    table = Table(
+        f"Accuracy in % after {config.rounds} rounds: mean and range over {len(config.seeds)} "
+        f"seeds. {_how_tested(config)} {_how_tuned(config)}",
+        ["method", "models", *parts],
+        rows,
+    )
+    bars = Bars(
+        "Mean accuracy by partition.",
+        "accuracy",
+        list(parts),
+        {text: [float(np.mean(a)) for a in found[text]] for text in methods},
+    )
+    return Section("All partitions", "", (table,), (bars,))
+
+
+def _models(lab: Lab, text: str) -> str:
+    """Tells whether clients end with models of their own."""
+    method = lab.methods[lab.config.methods.index(text)]
+    made = lab.made(method, lab.config.learning_rate)
+    return "global" if isinstance(made, Shared) else "personal"
+
+
+def _how_tested(config: Federated) -> str:
+    if config.data.held_out:
+        return (
+            f"Tested on the {100 * config.data.held_out:g} % of its samples that each client "
+            "holds out: one model on all of them, personal models each on its client's."
+        )
+    return "Tested on the test split; of personal models, the mean over the clients."
+
+
+def _how_tuned(config: Federated) -> str:
+    if not config.rates:
+        return f"One learning rate for all: {config.learning_rate:g}."
+    return (
+        f"Learning rates are chosen for each method and partition by {len(config.rates)} trials "
+        f"with the first seed, on {100 * config.validation:g} % of the training samples."
+    )
+
+
+def _partition(lab: Lab, results: dict[str, Any], partition: str) -> Section:
+    config = lab.config
+    methods = config.methods
+    curves = {text: curves_of(results, config, partition, text) for text in methods}
+    equal = {name: at_equal(list(curves.values()), name) for name, _ in COSTS}
+    rows = []
+    for text in methods:
+        reached = [first_round(curve, config.target) for curve in curves[text]]
+        rate = results.get("rates", {}).get(f"{partition}/{text}", {}).get("chosen")
+        rates = [None if rate is None else f"{rate:g}"] if config.rates else []
+        rows.append([
+            text,
+            _models(lab, text),
+            _spread(last(curves[text])),
+            ", ".join("–" if r is None else str(r) for r in reached),
+            *(si(float(np.mean(last(curves[text], name))), unit) for name, unit in COSTS),
+            *rates,
+        ])  # fmt: skip
+    columns = [
+        "method", "models", "accuracy in %", f"rounds to {100 * config.target:g} %",
+        "modelled time", "energy", "bytes", "bytes to and from the top",
+    ]  # fmt: skip
+    columns += ["learning rate"] if config.rates else []
+    best = int(np.argmax([np.mean(last(curves[text])) for text in methods]))
+    tables = [Table(
+        f"At the end, on {partition}. {_how_tested(config)} {_how_tuned(config)}",
+        columns, rows, best if len(methods) > 1 else None,
+    )]  # fmt: skip
+    if len(methods) > 1:
+        free = {name for name, (limit, _) in equal.items() if limit == 0}
+        names = [(name, unit) for name, unit in COSTS if name not in free]
+        tables.append(Table(
+            "Accuracy in % at equal cost: the last measured before the largest cost that every "
+            "training reached.",
+            ["method", *(f"{AXES[n]}, {si(equal[n][0], unit)}" for n, unit in names)],
+            [
+                [text, *(_spread(equal[name][1][i]) for name, _ in names)]
+                for i, text in enumerate(methods)
+            ],
+        ))  # fmt: skip
+    names = ["modelled_s", "bytes"]
+    ratios = {round(c[-1]["top_bytes"] / max(c[-1]["bytes"], 1), 3) for found in curves.values()
+              for c in found}  # fmt: skip
+    names += ["top_bytes"] if len(ratios) > 1 else []  # Or it would be the same picture.
+    axes = (("round", "rounds", ""), *((n, AXES[n], dict(COSTS)[n]) for n in names))
+    figures = [_samples(lab, partition)]
+    figures += [
+        _curve_figure(curves, *axis)
+        for axis in axes
+        if any(last(found, axis[0])[0] for found in curves.values())
+    ]
+    return Section(f"Partition {partition}", "", tuple(tables), tuple(figures))
+
+
+def _curve_figure(curves: dict[str, list[list]], name: str, label: str, unit: str) -> Lines:
+    """Draws the mean over the seeds, with their range where all were measured as often."""
+    series, band = {}, {}
+    for text, found in curves.items():
+        rows = list(zip(*found))
+        x = [float(np.mean([row[name] for row in point])) for point in rows]
+        accuracies = [[row["accuracy"] for row in point] for point in rows]
+        if not x or not x[-1]:
+            continue
+        series[text] = (x, [float(np.mean(a)) for a in accuracies])
+        if len(found) > 1:
+            band[text] = ([min(a) for a in accuracies], [max(a) for a in accuracies])
+    several = f": mean{' and range' if band else ''} over the seeds" if band else ""
+    return Lines(
+        f"Accuracy over {label}{several}.", label, "accuracy", series, band=band, xunit=unit
+    )
+
+
+def _samples(lab: Lab, partition: str) -> Bars:
+    config = lab.config
+    table, counts = lab.splits[partition, config.seeds[0], False].train
+    parts = [row[:count] for row, count in zip(table, counts)]
+    shown = parts[:20]
+    labels = data.label_distribution(lab.samples.arrays["y"], shown, lab.samples.classes)
+    more = f", the first {len(shown)} of {len(parts)} clients" if len(parts) > 20 else ""
+    return Bars(
+        f"Training samples of each client by class ({partition}, seed {config.seeds[0]}{more}).",
+        "samples",
+        [f"client {i + 1}" for i in range(len(shown))],
+        {str(c): labels[:, c].tolist() for c in range(lab.samples.classes)},
+        stacked=True,
+        horizontal=True,
+    )
+
+
+def _tuning(config: Federated, results: dict[str, Any]) -> Section:
+    rows = [
+        [name, *(f"{100 * a:.1f}" for _, a in found["trials"]), f"{found['chosen']:g}"]
+        for name, found in results["rates"].items()
+    ]
+    table = Table(
+        "Accuracy in % on held-out training samples by learning rate of the clients; every method "
+        "has the same number of trials.",
+        ["partition and method", *(f"{rate:g}" for rate in config.rates), "chosen"],
+        rows,
+    )
+    return Section("Learning rates", "", (table,))
+
+
+def _traffic(ledger: tiers.Ledger) -> Section:
+    rows = [
+        [f"{t.source} to {t.target}", t.what, t.kind, si(t.nbytes, "B"), t.count,
+         si(t.nbytes * t.count, "B")]
+        for t in ledger
+    ]  # fmt: skip
+    table = Table(
+        "Messages of all trainings of this run.",
+        ["link", "what", "kind", "one message", "messages", "bytes"],
+        rows,
+    )
+    return Section("Traffic", "", (table,))

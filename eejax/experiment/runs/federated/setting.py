@@ -1,0 +1,261 @@
+"""What stands before the first round: data, model, and the modelled system."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from eejax import data, models, tiers
+from eejax.core import StagedModel
+from eejax.cotrain.skew import hold_out
+from eejax.experiment.runs.federated.config import Federated
+from eejax.experiment.runs.federated.methods import Task
+from eejax.names import suggest
+
+PyTree = Any
+
+
+class Model(NamedTuple):
+    """A classifier.
+
+    Attributes:
+      init: ``(key) -> params``.
+      logits: ``(params, x [batch, ...]) -> [batch, classes]``.
+      head: regex of the paths of the last layer's parameters.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    logits: Callable[[PyTree, jax.Array], jax.Array]
+    head: str
+
+
+class Samples(NamedTuple):
+    """All samples, of which clients have some.
+
+    Attributes:
+      arrays: ``{"x": float32 [n, ...] in [0, 1], "y": int32 [n]}``.
+      classes: how many.
+      test: positions of the test split; none when clients hold out their own.
+      nbytes: bytes of one raw sample with its label.
+    """
+
+    arrays: dict[str, np.ndarray]
+    classes: int
+    test: np.ndarray
+    nbytes: int
+
+
+class Split(NamedTuple):
+    """Who trains and tests on what; shaped alike for all partitions and seeds.
+
+    Attributes:
+      train: samples of each client.
+      test: samples that models are tested on: one row a client, or a single one for all.
+      shared: positions of the samples that were set aside to be shared.
+    """
+
+    train: data.ClientIndex
+    test: data.ClientIndex
+    shared: np.ndarray
+
+
+def key_of(seed: int, purpose: str) -> jax.Array:
+    """Gives the key of a purpose, which depends on the seed and its name alone."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+
+
+def load_samples(config: Federated) -> Samples:
+    """Loads the data set.
+
+    Args:
+      config: the fields.
+
+    Returns:
+      The samples.
+
+    Raises:
+      FileNotFoundError: the data set is not on this machine; says how to get it.
+      ValueError: a name or slice is wrong.
+    """
+    fields = config.data
+    pools = [
+        data.load(fields.name, f"{split}{part}", fields.directory)
+        for split, part in (("train", fields.train), ("test", fields.test))
+    ]
+    images = np.concatenate([pool.images for pool in pools])
+    labels = np.concatenate([pool.labels for pool in pools]).astype(np.int32)
+    trained = len(labels) if fields.held_out else len(pools[0].labels)
+    return Samples(
+        {"x": images.astype(np.float32) / np.float32(255), "y": labels},
+        len(pools[0].info.classes),
+        np.arange(trained, len(labels)),
+        images[0].size + 1,
+    )
+
+
+def split_samples(
+    config: Federated, samples: Samples, partition: str, seed: int, validate: bool = False
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Deals the samples to the clients.
+
+    Args:
+      config: the fields.
+      samples: all samples.
+      partition: how to deal them.
+      seed: of the partition.
+      validate: whether to hold out training samples, in place of test samples, to choose by.
+
+    Returns:
+      Positions of the training samples of each client, those to test by, of each client or one
+      array for all, and those set aside to be shared.
+
+    Raises:
+      ValueError: the partitioner is unknown, or a client has too few samples.
+    """
+    labels = samples.arrays["y"]
+    pool = len(labels) - len(samples.test)
+    try:
+        shared, rest = hold_out(labels[:pool], config.data.shared, seed)
+        parts = data.partitioner_from_name(partition)(labels[rest], config.data.clients, seed)
+    except ValueError as error:
+        raise ValueError(f"data.partitions: {error}") from error
+    train, test = [rest[part] for part in parts], [samples.test]
+    if config.data.held_out:
+        train, test = _cut(train, config.data.held_out)
+    if validate:
+        train, test = _cut(train, config.validation)
+    return train, test, shared
+
+
+def pack_wide(parts: list[np.ndarray], width: int) -> data.ClientIndex:
+    """Packs samples into a table of a given width, so that programs compile once."""
+    table, counts = data.pack(parts)
+    return data.ClientIndex(np.pad(table, ((0, 0), (0, width - table.shape[1])), "edge"), counts)
+
+
+def make_model(text: str, samples: Samples) -> Model:
+    """Makes a classifier.
+
+    Args:
+      text: ``logistic``, ``mlp:WIDTH,...`` or ``cnn:CHANNELS,...``.
+      samples: what it classifies.
+
+    Returns:
+      The model.
+
+    Raises:
+      ValueError: the name is unknown, or its argument is missing or wrong.
+    """
+    name, _, given = text.partition(":")
+    x = samples.arrays["x"][:1]
+    try:
+        widths = tuple(int(part) for part in given.split(",")) if given else ()
+        match name, widths:
+            case "logistic", ():
+                return _logistic(x[0].size, samples.classes)
+            case "mlp", (_, *_):
+                return _staged(models.staged_mlp(samples.classes, widths), x)
+            case "cnn", (_, *_):
+                return _staged(models.branchy_cnn(samples.classes, widths), x)
+    except ValueError as error:
+        raise ValueError(f"model {text!r}: {error}") from error
+    known = ("logistic", "mlp:WIDTH,...", "cnn:CHANNELS,...")
+    raise ValueError(f"model {text!r} is none of {' '.join(known)}{suggest(name, known)}")
+
+
+def make_task(config: Federated, model: Model) -> Task:
+    """Makes the loss that clients descend."""
+
+    def grad_fn(params, batch, key):
+        del key
+
+        def loss(params):
+            logits = model.logits(params, batch["x"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        return grads, {"loss": value}
+
+    return Task(grad_fn, config.momentum, model.head)
+
+
+def make_topology(config: Federated, seed: int) -> tiers.Topology:
+    """Builds the modelled system, with its slow clients.
+
+    Args:
+      config: the fields.
+      seed: of the choice of slow clients.
+
+    Returns:
+      A topology with an end device for each client.
+
+    Raises:
+      ValueError: a field is wrong; names it.
+    """
+    system, clients = config.system, config.data.clients
+    if system.file is None:
+        topology = tiers.three_tier(
+            clients,
+            system.edges,
+            end_devices=system.end_devices,
+            end_edge=system.end_edge,
+            edge_cloud=system.edge_cloud,
+        )
+    else:
+        topology = tiers.from_toml(system.file)
+    ends, *above = topology.tiers
+    if ends.nodes != clients or not above:
+        raise ValueError(
+            f"system.file: the lowest of at least two tiers must have {clients} nodes, one for "
+            f"each client; it has {ends.nodes}"
+        )
+    order = np.random.default_rng([seed, 1]).permutation(clients)
+    times = np.ones(clients)
+    times[order[: round(system.slow * clients)]] = system.slowdown
+    devices = dataclasses.replace(
+        ends.devices,
+        flops_per_s=ends.devices.flops_per_s / times,
+        memory_bandwidth_bytes_per_s=ends.devices.memory_bandwidth_bytes_per_s / times,
+        overhead_s=ends.devices.overhead_s * times,
+    )
+    links = dataclasses.replace(
+        ends.links,
+        bandwidth_up_bps=ends.links.bandwidth_up_bps / times,
+        bandwidth_down_bps=ends.links.bandwidth_down_bps / times,
+        rtt_s=ends.links.rtt_s * times,
+    )
+    return tiers.Topology((dataclasses.replace(ends, devices=devices, links=links), *above))
+
+
+def _cut(parts: list[np.ndarray], share: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Splits each client's samples, which are in random order; both sides get some if they can."""
+    keep = [min(max(1, round((1 - share) * len(part))), max(len(part) - 1, 1)) for part in parts]
+    return (
+        [part[:n] for part, n in zip(parts, keep)],
+        [part[n:] for part, n in zip(parts, keep)],
+    )
+
+
+def _logistic(features: int, classes: int) -> Model:
+    def init(key):
+        del key
+        return {"w": jnp.zeros((features, classes)), "b": jnp.zeros(classes)}
+
+    def logits(params, x):
+        return x.reshape(x.shape[0], -1) @ params["w"] + params["b"][None]
+
+    return Model(init, logits, "w|b")
+
+
+def _staged(model: StagedModel, x: np.ndarray) -> Model:
+    model = StagedModel(model.stages, model.exits[-1:])
+    return Model(
+        lambda key: models.init(model, key, x),
+        lambda params, x: models.all_logits(model, params, x)[-1],
+        rf"^{model.exits[-1].head.name}/",
+    )
