@@ -104,6 +104,8 @@ class FederatedAlgorithm(NamedTuple):
       weighting: a `Weighting`, or a tree of them where parts of an upload differ.
       every_round: whether the server acts in rounds in which nobody sent anything, too, on a mean
         of zero: noise must be added and counted also then, or it tells that nobody came.
+      by_steps: whether ``local_update`` reads ``batches`` by `take_steps` and `count_steps` alone;
+        an engine may then give it `Picked` batches, which are not copied beforehand.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -114,6 +116,7 @@ class FederatedAlgorithm(NamedTuple):
     upload: Callable[[PyTree], PyTree] = _as_params
     weighting: PyTree = "samples"
     every_round: bool = False
+    by_steps: bool = False
 
 
 class ExitRule(NamedTuple):

@@ -4,14 +4,23 @@ import os
 from pathlib import Path
 
 # Before JAX starts, and for the processes that tests start: whoever compiles a program first saves
-# the others the time.
+# the others the time. Each process of pytest has a folder of its own, as JAX does not lock them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "xla")
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).parents[1] / ".cache" / os.environ.get("PYTEST_XDIST_WORKER", "xla")),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_programs():
+    """Drops the compiled programs of a file: some thousands in one process are too many for XLA."""
+    yield
+    jax.clear_caches()

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+_PLACE_BITS = 9
+
 
 def batch_indices(key: jax.Array, count: Any, step: Any, batch: int, n_max: int) -> jax.Array:
     """Chooses the batch of one step.
@@ -80,5 +82,12 @@ def _place(count: Any, step: jax.Array, batch: int) -> tuple[jax.Array, jax.Arra
 
 
 def _permutation(key: jax.Array, count: Any, epoch: jax.Array, n_max: int) -> jax.Array:
-    noise = jax.random.uniform(jax.random.fold_in(key, epoch), (n_max,))
-    return jnp.argsort(jnp.where(jnp.arange(n_max) < count, noise, jnp.inf)).astype(jnp.int32)
+    noise = jax.random.bits(jax.random.fold_in(key, epoch), (n_max,)) >> _PLACE_BITS
+    place = jnp.arange(n_max, dtype=jnp.uint32)
+    # As large as noise can be; who is beyond the count comes after all with as much.
+    noise = jnp.where(place < count, noise, jnp.uint32(2 ** (32 - _PLACE_BITS) - 1))
+    if n_max > 2**_PLACE_BITS:
+        return jnp.argsort(noise).astype(jnp.int32)
+    # Noise and place in one word: on CPU a sort of one array is five times as fast as of two.
+    word = jnp.sort((noise << _PLACE_BITS) | place)
+    return (word & (2**_PLACE_BITS - 1)).astype(jnp.int32)

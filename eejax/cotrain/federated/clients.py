@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from eejax.core import WEIGHTINGS, Codec, FederatedAlgorithm
 from eejax.cotrain.federated.epochs import Epochs, check_steps, most_steps, own_steps
+from eejax.cotrain.federated.local import Picked
 from eejax.cotrain.federated.rows import Rows
 from eejax.cotrain.federated.sums import Sums, finite, sum_up
 from eejax.data import client_batches
@@ -179,7 +180,7 @@ def train_clients(
         upload, state, metrics = algorithm.local_update(
             jax.tree.map(lambda b: b[edge], broadcast),
             own.state,
-            jax.tree.map(lambda a: a[picked], data),
+            Picked(data, picked) if algorithm.by_steps else jax.tree.map(lambda a: a[picked], data),
             jax.random.fold_in(local_key, start),
             **tau,
         )
@@ -205,7 +206,9 @@ def train_clients(
         else:
             new, kept = jax.vmap(train)(*xs)
         of_edges, added = sums._replace(metrics=()), new._replace(metrics=())
-        of_edges = jax.tree.map(lambda s, u: s.at[xs[0]].add(u), of_edges, added)
+        of_edges = jax.tree.map(
+            lambda s, u: s + u if edges == k == 1 else s.at[xs[0]].add(u), of_edges, added
+        )
         metrics = jax.tree.map(lambda s, m: s + m.sum(0), sums.metrics, new.metrics)
         return of_edges._replace(metrics=metrics), kept
 

@@ -85,5 +85,10 @@ def fedavg(
         return ServerState(optax.apply_updates(state.params, updates), opt_state)
 
     return FederatedAlgorithm(
-        init, client_init, local_update, server_update, broadcast=lambda state: state.params
+        init,
+        client_init,
+        local_update,
+        server_update,
+        broadcast=lambda state: state.params,
+        by_steps=True,
     )

@@ -1,7 +1,7 @@
 """Local training: one step after the other over the batches of a client."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,18 @@ PyTree = Any
 
 GradFn = Callable[..., tuple[PyTree, dict]]
 """``(params, batch, key) -> (grads, metrics)``; metrics is a flat dict of scalars."""
+
+
+class Picked(NamedTuple):
+    """Batches whose samples are read when their step is taken, not copied beforehand.
+
+    Attributes:
+      data: leaves ``[n, ...]``.
+      rows: int32 ``[steps, batch]``, which samples.
+    """
+
+    data: PyTree
+    rows: jax.Array
 
 
 def take_steps(
@@ -29,7 +41,7 @@ def take_steps(
     Args:
       step: ``(carry, batch, key) -> (carry, metrics)``.
       carry: what steps hand on, such as parameters and the state of an optimiser.
-      batches: leaves ``[steps, batch, ...]``.
+      batches: leaves ``[steps, batch, ...]``, or `Picked`.
       key: split into one for each step; None for steps that need none.
       tau: int32, how many steps count, the first ones; all if None.
 
@@ -44,6 +56,13 @@ def take_steps(
       >>> float(total), float(metrics["batch"])
       (4.0, 2.0)
     """
+    if isinstance(batches, Picked):
+        data, whole = batches.data, step
+
+        def step(carry, rows, key):
+            return whole(carry, jax.tree.map(lambda a: a[rows], data), key)
+
+        batches = batches.rows
     steps = count_steps(batches)
     keys = None if key is None else jax.random.split(key, steps)
     if tau is None:
@@ -75,4 +94,5 @@ def count_steps(batches: PyTree, tau: jax.Array | None = None) -> int | jax.Arra
     Returns:
       ``tau``, but at least 1: what a client without samples says is dropped; or all steps.
     """
+    batches = batches.rows if isinstance(batches, Picked) else batches
     return jax.tree.leaves(batches)[0].shape[0] if tau is None else jnp.maximum(tau, 1)
