@@ -105,7 +105,8 @@ class FederatedAlgorithm(NamedTuple):
       every_round: whether the server acts in rounds in which nobody sent anything, too, on a mean
         of zero: noise must be added and counted also then, or it tells that nobody came.
       by_steps: whether ``local_update`` reads ``batches`` by `take_steps` and `count_steps` alone;
-        an engine may then give it `Picked` batches, which are not copied beforehand.
+        an engine may then give it `Picked` batches, which are not copied beforehand. Whoever
+        replaces ``local_update`` by one that reads batches otherwise must make this False.
     """
 
     init: Callable[[PyTree], PyTree]

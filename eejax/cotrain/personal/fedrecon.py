@@ -87,7 +87,9 @@ def fedrecon(
         del client_state
         return join_params(body, reconstruct(body, batches, key, tau))
 
+    # Support and query sets are cut out of the batches.
     algorithm = server._replace(
+        by_steps=False,
         init=lambda params: server.init(split_params(params, local)[0]),
         local_update=local_update,
         upload=lambda params: split_params(params, local)[0],
