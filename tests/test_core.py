@@ -18,7 +18,7 @@ FIELDS = {
     "Codec": ("init", "encode", "decode", "nbytes"),
     "FederatedAlgorithm": (
         *("init", "client_init", "local_update", "server_update", "broadcast"),
-        *("upload", "weighting"),
+        *("upload", "weighting", "every_round", "by_steps"),
     ),
     "ExitRule": ("init", "decide"),
     "Knowledge": ("logits", "features", "prototypes", "class_mask"),
@@ -63,7 +63,7 @@ def test_only_what_may_be_left_out_has_a_default():
     defaults = {name: set(contract._field_defaults) for name, contract in contracts().items()}
     optional = {name: fields for name, fields in defaults.items() if fields}
     assert optional == {
-        "FederatedAlgorithm": {"upload", "weighting"},
+        "FederatedAlgorithm": {"upload", "weighting", "every_round", "by_steps"},
         "Knowledge": {*FIELDS["Knowledge"]},
         "Continual": {*FIELDS["Continual"]},
     }

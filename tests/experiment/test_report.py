@@ -81,7 +81,11 @@ def test_arrays_become_lists_and_what_is_not_finite_a_gap():
         ("sections.0", [], r"report\.sections\[0\] must be an object, is \[\]"),
         ("sections.0.text", None, r"report\.sections\[0\]\.text must be text, is None"),
         ("sections.0.figures.0.kind", "heat", r"figures\[0\]\.kind must be lines or bars"),
-        ("sections.0.figures.0.kind", [], r"figures\[0\]\.kind must be lines or bars or graph, is \[\]"),
+        (
+            "sections.0.figures.0.kind",
+            [],
+            r"figures\[0\]\.kind must be lines or bars or graph, is \[\]",
+        ),
         ("sections.0.figures.0.logx", 1, r"figures\[0\]\.logx must be true or false, is 1"),
         ("sections.0.figures.0.series", {"a": [[1]]}, r"series\['a'\] must have 2 items, has 1"),
         ("sections.0.figures.0.series", {"a": [["1"], [2]]}, r"\[0\]\[0\] must be a number or nul"),
