@@ -55,6 +55,7 @@ def trained(trainer, rounds, lr=0.1):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.slow
 def test_a_config_runs(name, tmp_path):
     summary = run(f"{FOLDER / name}:tiny", tmp_path / "run")
     assert summary[CONFIGS[name]] > 0

@@ -37,6 +37,7 @@ def test_it_trains_and_reports(tiny):
     assert "<svg" in (tiny / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_another_layout_trains_the_same_model(tiny, tmp_path):
     """The curve does not depend on how the model is spread."""
     options = ["--config.layout.data=4", "--config.layout.stages=1",
@@ -79,6 +80,7 @@ def test_plan_lists_layouts_and_what_hurts_them(capsys):
     assert "pruned by" in out
 
 
+@pytest.mark.slow
 def test_a_perceptron_learns_the_same_on_one_device(tmp_path):
     summaries = []
     for name, options in (("all", []), ("one", ONE)):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WORKER = str(Path(__file__).with_name("kill_worker.py"))
 KILLS = 5
 
@@ -24,6 +26,7 @@ def run(folder, cache, last):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_amid_five_rounds_a_run_ends_bit_identical(tmp_path):
     unbroken = run(tmp_path / "unbroken", tmp_path / "xla", 0)
     assert unbroken.returncode == 0, unbroken.stderr
