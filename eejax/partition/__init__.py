@@ -24,19 +24,10 @@ from eejax.partition.measure import (
 from eejax.partition.milp import exact, milp
 from eejax.partition.min_cut import cut, min_cut
 from eejax.partition.neurosurgeon import neurosurgeon
+from eejax.partition.objective import OBJECTIVES, Objective, objective, period, summary, weights_of
 from eejax.partition.onnx_file import from_onnx
 from eejax.partition.pipedream import PipelineStage, pipedream, replicate
-from eejax.partition.plan import (
-    OBJECTIVES,
-    Objective,
-    Plan,
-    objective,
-    period,
-    price,
-    pricer,
-    summary,
-    weights_of,
-)
+from eejax.partition.plan import Plan, price, pricer
 from eejax.partition.profile import Profile, from_profile, layer_seconds, to_profile
 from eejax.partition.qdmp import qdmp
 from eejax.partition.rates import LinkCodec, Rates, rates_of

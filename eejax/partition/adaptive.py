@@ -8,8 +8,9 @@ import numpy as np
 
 from eejax.partition.graph import LayerGraph
 from eejax.partition.min_cut import min_cut
-from eejax.partition.plan import Objective, Plan, price
-from eejax.partition.plan import objective as judge
+from eejax.partition.objective import Objective
+from eejax.partition.objective import objective as judge
+from eejax.partition.plan import Plan, price
 from eejax.tiers.topology import Topology
 from eejax.tiers.traces import Trace, value_at
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from eejax.partition.costs import tabulate, total
 from eejax.partition.graph import LayerGraph
-from eejax.partition.plan import Objective, Plan, pricer
+from eejax.partition.objective import Objective
+from eejax.partition.plan import Plan, pricer
 from eejax.partition.rates import Rates, rates_of
 from eejax.partition.two_tiers import check_chain, check_up_only
 from eejax.tiers.nodes import Link

@@ -7,7 +7,8 @@ import numpy as np
 
 from eejax.partition.graph import LayerGraph, check
 from eejax.partition.neurosurgeon import cut_costs
-from eejax.partition.plan import Objective, Plan
+from eejax.partition.objective import Objective
+from eejax.partition.plan import Plan
 from eejax.partition.two_tiers import check_chain, check_up_only, pair
 from eejax.tiers.topology import Topology
 

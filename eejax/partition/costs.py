@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eejax.partition.plan import Objective, weights_of
+from eejax.partition.objective import Objective, weights_of
 from eejax.partition.rates import Rates
 
 LINEAR = ("latency", "energy", "end_energy", "money", "bytes")

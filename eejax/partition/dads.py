@@ -8,8 +8,9 @@ import numpy as np
 from eejax.partition.costs import Costs
 from eejax.partition.graph import LayerGraph
 from eejax.partition.min_cut import SINK, SOURCE, source_side
-from eejax.partition.plan import Objective, Plan, period
-from eejax.partition.plan import objective as judge
+from eejax.partition.objective import Objective, period
+from eejax.partition.objective import objective as judge
+from eejax.partition.plan import Plan
 from eejax.partition.two_tiers import FORBIDDEN, Pair, check_up_only, pair
 from eejax.tiers.topology import Topology
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from eejax.names import suggest
 from eejax.partition.graph import LayerGraph, check
+from eejax.partition.objective import objective as judge
 from eejax.partition.plan import Plan, pricer
-from eejax.partition.plan import objective as judge
 from eejax.partition.rates import LinkCodec, rates_of
 from eejax.partition.two_tiers import check_chain, tier_pair
 from eejax.tiers.topology import Topology

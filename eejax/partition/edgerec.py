@@ -8,8 +8,9 @@ import numpy as np
 from eejax.names import suggest
 from eejax.partition.costs import tabulate
 from eejax.partition.graph import LayerGraph
-from eejax.partition.plan import Objective, Plan, pricer
-from eejax.partition.plan import objective as judge
+from eejax.partition.objective import Objective
+from eejax.partition.objective import objective as judge
+from eejax.partition.plan import Plan, pricer
 from eejax.partition.rates import rates_of
 from eejax.partition.two_tiers import tier_pair
 from eejax.tiers.topology import Topology

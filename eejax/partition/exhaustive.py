@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from eejax.partition.graph import LayerGraph
-from eejax.partition.plan import Objective, Plan, pricer
-from eejax.partition.plan import objective as judge
+from eejax.partition.objective import Objective
+from eejax.partition.objective import objective as judge
+from eejax.partition.plan import Plan, pricer
 from eejax.partition.rates import Rates, rates_of
 from eejax.tiers.topology import Topology
 

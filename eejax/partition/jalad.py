@@ -10,8 +10,9 @@ import numpy as np
 from eejax.core import Codec, StagedModel
 from eejax.models.staged import run_stage
 from eejax.partition.graph import LayerGraph, check
-from eejax.partition.plan import Objective, Plan, pricer
-from eejax.partition.plan import objective as judge
+from eejax.partition.objective import Objective
+from eejax.partition.objective import objective as judge
+from eejax.partition.plan import Plan, pricer
 from eejax.partition.rates import LinkCodec, rates_of
 from eejax.partition.two_tiers import check_chain, tier_pair
 from eejax.tiers.topology import Topology

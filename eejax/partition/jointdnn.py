@@ -8,7 +8,8 @@ import numpy as np
 from eejax.partition.costs import Costs, tabulate
 from eejax.partition.graph import LayerGraph
 from eejax.partition.milp import solve
-from eejax.partition.plan import Objective, Plan, price, pricer
+from eejax.partition.objective import Objective
+from eejax.partition.plan import Plan, price, pricer
 from eejax.partition.rates import Rates, rates_of
 from eejax.partition.two_tiers import FORBIDDEN, between, check_chain, pair, tier_pair
 from eejax.tiers.topology import Topology

@@ -12,7 +12,8 @@ from scipy.optimize import milp as highs
 from eejax.partition.costs import Costs, tabulate
 from eejax.partition.graph import LayerGraph
 from eejax.partition.min_cut import cut
-from eejax.partition.plan import Objective, Plan, pricer
+from eejax.partition.objective import Objective
+from eejax.partition.plan import Plan, pricer
 from eejax.partition.rates import Rates, rates_of
 from eejax.tiers.topology import Topology
 

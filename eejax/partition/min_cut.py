@@ -8,7 +8,8 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from eejax.partition.costs import Costs, tabulate, total
 from eejax.partition.graph import LayerGraph
-from eejax.partition.plan import Objective, Plan, pricer
+from eejax.partition.objective import Objective
+from eejax.partition.plan import Plan, pricer
 from eejax.partition.rates import rates_of
 from eejax.tiers.topology import Topology
 

@@ -8,7 +8,8 @@ import numpy as np
 from eejax.partition.costs import Costs
 from eejax.partition.dads import cut as min_cut
 from eejax.partition.graph import LayerGraph
-from eejax.partition.plan import Objective, Plan
+from eejax.partition.objective import Objective
+from eejax.partition.plan import Plan
 from eejax.partition.two_tiers import FORBIDDEN, check_up_only, pair
 from eejax.tiers.topology import Topology
 

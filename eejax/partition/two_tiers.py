@@ -7,7 +7,8 @@ import numpy as np
 
 from eejax.partition.costs import Costs, tabulate
 from eejax.partition.graph import LayerGraph
-from eejax.partition.plan import Objective, Plan, pricer
+from eejax.partition.objective import Objective
+from eejax.partition.plan import Plan, pricer
 from eejax.partition.rates import Rates, rates_of
 from eejax.tiers.topology import Topology
 
