@@ -17,7 +17,7 @@ from eejax.partition import (
     total,
 )
 from eejax.partition.dads import claim, cut, dads, network
-from eejax.tiers import Device, Link, make_tier, make_topology, three_tier
+from eejax.tiers import three_tier
 
 
 def random_costs(rng, layers, forbidden=False):
@@ -58,32 +58,6 @@ def graph_of(tensors, layers):
         tuple(Tensor(f"t{i}", *row) for i, row in enumerate(tensors)),
         "layer",
     )
-
-
-def byte_per_second():
-    """A device and a server with a link that carries a byte in a second."""
-    device = Device(
-        name="unit",
-        flops_per_s=1e9,
-        memory_bandwidth_bytes_per_s=1e9,
-        memory_bytes=1e9,
-        idle_w=1,
-        busy_w=2,
-        overhead_s=0,
-        source="made up",
-    )
-    link = Link(
-        name="unit",
-        bandwidth_up_bps=8,
-        bandwidth_down_bps=8,
-        rtt_s=0,
-        jitter_s=0,
-        loss=0,
-        joules_per_byte_up=0,
-        joules_per_byte_down=0,
-        source="made up",
-    )
-    return make_topology(make_tier("end", device, link, 0), make_tier("cloud", device))
 
 
 def test_cut_is_the_optimum_of_500_random_graphs():
@@ -127,26 +101,26 @@ def test_plans_equal_exhaustive_search_and_the_min_cut_of_all_tiers(seed):
         assert objective(same, target) == pytest.approx(best, rel=1e-8)
 
 
-def test_published_graph_takes_the_input_to_the_cloud_for_nothing():
+def test_published_graph_takes_the_input_to_the_cloud_for_nothing(unit_system):
     # All below 11 s, the cut 1 + 2 + 1 s, all above 6 + 1.1 s; without the input 1.1 s.
     graph = graph_of([(-1, (0,), 6), (0, (1,), 2)], "ab")
     keywords = {"layer_seconds": [[1, 0.1], [10, 1]], "answer_nbytes": 0}
-    plan = dads(graph, byte_per_second(), **keywords)
+    plan = dads(graph, unit_system(), **keywords)
     assert plan.assignment == (0, 1)
     assert plan.latency_s == pytest.approx([4])
-    published = claim(graph, byte_per_second(), **keywords)
+    published = claim(graph, unit_system(), **keywords)
     assert published.plan.name == "all-cloud"
     assert published.claimed == pytest.approx(1.1)
     assert published.true == pytest.approx(7.1)
-    assert dads(graph, byte_per_second(), as_published=True, **keywords).name == "all-cloud"
+    assert dads(graph, unit_system(), as_published=True, **keywords).name == "all-cloud"
 
 
-def test_published_graph_lets_data_go_down_for_nothing():
+def test_published_graph_lets_data_go_down_for_nothing(unit_system):
     # All below 9 + 1 s, all above 1 + 1 + 9 s. Up and down again: 1 + 1 + 20 + 1 s.
     graph = graph_of([(-1, (0,), 1), (0, (1,), 20)], "ab")
     keywords = {"layer_seconds": [[9, 1], [1, 9]], "answer_nbytes": 0}
-    assert dads(graph, byte_per_second(), **keywords).name == "all-end"
-    published = claim(graph, byte_per_second(), **keywords)
+    assert dads(graph, unit_system(), **keywords).name == "all-end"
+    published = claim(graph, unit_system(), **keywords)
     assert published.plan.assignment == (1, 0)
     assert published.claimed == pytest.approx(2)
     assert published.true == pytest.approx(23)
@@ -213,21 +187,21 @@ def test_tau_of_qdmp_is_a_pin():
         assert cut(costs, pin=max(tau, 0) * 1.001 + 1e-3)[1] == pytest.approx(cut(costs)[1])
 
 
-def test_heavy_load_balances_the_stages():
+def test_heavy_load_balances_the_stages(unit_system):
     # All below 6 s in one stage; the cut 3, 3.5 and 0.1 s: slower in all, but faster in turn.
     graph = graph_of([(-1, (0,), 20), (0, (1,), 3.5)], "ab")
     keywords = {"layer_seconds": [[3, 0.1], [3, 0.1]], "answer_nbytes": 0}
-    light = dads(graph, byte_per_second(), **keywords)
-    heavy = dads(graph, byte_per_second(), "pipeline", **keywords)
+    light = dads(graph, unit_system(), **keywords)
+    heavy = dads(graph, unit_system(), "pipeline", **keywords)
     assert (light.name, objective(light, "pipeline")) == ("all-end", pytest.approx(6))
     assert (heavy.assignment, objective(heavy, "pipeline")) == ((0, 1), pytest.approx(3.5))
     for rate, plan in ((0.1, light), (0.2, heavy)):
-        assert dads(graph, byte_per_second(), frames_per_s=rate, **keywords).name == plan.name
+        assert dads(graph, unit_system(), frames_per_s=rate, **keywords).name == plan.name
     with pytest.raises(ValueError, match=r"frames_per_s must be below 0.286, .* got 0.5"):
-        dads(graph, byte_per_second(), frames_per_s=0.5, **keywords)
+        dads(graph, unit_system(), frames_per_s=0.5, **keywords)
 
 
-def test_heavy_load_is_a_3_approximation():
+def test_heavy_load_is_a_3_approximation(unit_system):
     ratios = []
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -239,10 +213,10 @@ def test_heavy_load_is_a_3_approximation():
             [(j, tuple(r), float(rng.exponential(2))) for j, r in readers.items()], "abcdef"
         )
         keywords = {"layer_seconds": rng.exponential([2, 0.5], (6, 2)), "answer_nbytes": 0}
-        plans = exhaustive(graph, byte_per_second(), **keywords)
+        plans = exhaustive(graph, unit_system(), **keywords)
         best = min(objective(p, "pipeline") for p in plans)
-        light = dads(graph, byte_per_second(), **keywords)
-        plan = dads(graph, byte_per_second(), "pipeline", **keywords)
+        light = dads(graph, unit_system(), **keywords)
+        plan = dads(graph, unit_system(), "pipeline", **keywords)
         assert objective(plan, "pipeline") <= objective(light, "pipeline")
         ratios.append(objective(plan, "pipeline") / best)
     assert min(ratios) >= 1 - 1e-9

@@ -5,7 +5,7 @@ import pytest
 
 from eejax.partition import Layer, LayerGraph, Tensor, exhaustive, objective
 from eejax.partition.neurosurgeon import GOALS, neurosurgeon
-from eejax.tiers import Device, Link, make_tier, make_topology, three_tier
+from eejax.tiers import make_topology, three_tier
 
 
 def chain(seconds, sizes):
@@ -17,46 +17,20 @@ def chain(seconds, sizes):
     )
 
 
-def byte_per_second():
-    """A device and a server with a link that carries a byte in a second."""
-    device = Device(
-        name="unit",
-        flops_per_s=1e9,
-        memory_bandwidth_bytes_per_s=1e9,
-        memory_bytes=1e9,
-        idle_w=1,
-        busy_w=2,
-        overhead_s=0,
-        source="made up",
-    )
-    link = Link(
-        name="unit",
-        bandwidth_up_bps=8,
-        bandwidth_down_bps=8,
-        rtt_s=0,
-        jitter_s=0,
-        loss=0,
-        joules_per_byte_up=3,
-        joules_per_byte_down=0,
-        source="made up",
-    )
-    return make_topology(make_tier("end", device, link, 0), make_tier("cloud", device))
-
-
-def test_hand_computed_cuts():
+def test_hand_computed_cuts(unit_system):
     # By layers below: 0: 6 + 0.1 + 1; 1: 1 + 2 + 1; 2: 1 + 10 seconds.
     seconds = [[1, 0.1], [10, 1]]
     keywords = {"layer_seconds": seconds, "answer_nbytes": 0}
-    plan = neurosurgeon(chain(seconds, [6, 2]), byte_per_second(), **keywords)
+    plan = neurosurgeon(chain(seconds, [6, 2]), unit_system(3), **keywords)
     assert plan.assignment == (0, 1)
     assert plan.latency_s == pytest.approx([4])
     # Busy 2 W, waiting 1 W, 3 J a byte: 2 + 3 + 6 J for the cut, 22 J all below, 25.1 J all above.
-    plan = neurosurgeon(chain(seconds, [6, 2]), byte_per_second(), "end_energy", **keywords)
+    plan = neurosurgeon(chain(seconds, [6, 2]), unit_system(3), "end_energy", **keywords)
     assert plan.assignment == (0, 1)
     assert plan.energy_j[0, 0] == pytest.approx(11)
     # Of equal cuts the lower one.
     keywords["layer_seconds"] = [[1, 0], [3, 1]]
-    assert neurosurgeon(chain(seconds, [6, 2]), byte_per_second(), **keywords).name == "all-end"
+    assert neurosurgeon(chain(seconds, [6, 2]), unit_system(3), **keywords).name == "all-end"
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -16,8 +16,9 @@ class Score(NamedTuple):
     """A metric as a sum and a weight, which add up exactly over any parts of a test set.
 
     Attributes:
-      total: sum over the samples, f32.
-      weight: number of samples, f32.
+      total: sum over the samples, f32, a scalar or ``[clients]`` in the order of their numbers.
+      weight: number of samples, f32, of the same shape; 0 for clients without any, and for those
+        that only fill up the rows.
     """
 
     total: jax.Array

@@ -1,7 +1,7 @@
 """Evaluation over all clients: the global, the personal and the local-only models side by side."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from eejax.cotrain.federated.clients import chunk_size
 from eejax.cotrain.federated.epochs import Epochs, most_steps, own_steps
+from eejax.cotrain.federated.evaluate import Score
 from eejax.cotrain.federated.flat import FederatedState
 from eejax.cotrain.federated.rows import Rows
 from eejax.cotrain.personal.personal import Personal
@@ -17,19 +18,6 @@ from eejax.data import client_batches
 from eejax.tiers import EDGE, END, cast_varying
 
 PyTree = Any
-
-
-class Score(NamedTuple):
-    """Values of a metric as sums and weights, which add up exactly over any clients and parts.
-
-    Attributes:
-      total: sum over the held-out samples of each client, ``[clients]`` in order of their numbers.
-      weight: number of these samples, f32 ``[clients]``; 0 for clients without any, and for those
-        that only fill up the rows.
-    """
-
-    total: Any
-    weight: Any
 
 
 def evaluator(
