@@ -7,4 +7,6 @@ make_venv test
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/lint-imports
-exec .venv/bin/python -m pytest --numprocesses "${TEST_PROCESSES:-2}" --dist loadfile "$@"
+# A process that crashes is not replaced: pytest-xdist may wait for its files for ever.
+exec .venv/bin/python -m pytest --numprocesses "${TEST_PROCESSES:-2}" --dist loadfile \
+  --max-worker-restart 0 "$@"

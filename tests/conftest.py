@@ -12,6 +12,9 @@ os.environ.setdefault(
     str(Path(__file__).parents[1] / ".cache" / os.environ.get("PYTEST_XDIST_WORKER", "xla")),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# The size of XLA's pools of threads. By default there are as many as devices, each of which blocks
+# one in a collective: now and then another task has taken one, and XLA aborts the process.
+os.environ.setdefault("NPROC", "16")
 
 import jax
 import pytest

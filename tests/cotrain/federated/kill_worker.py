@@ -4,6 +4,7 @@ It dies by kill -9 amid the local step of that NUMBER in this process, and print
 end. Clients keep residuals of error feedback, on the device and on disk.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -36,27 +37,28 @@ from eejax.tiers import tier_mesh
 from eejax.wire import topk
 
 CLIENTS, ROUNDS, STEPS, KEY = 8, 2, 6, jax.random.key(2)
-folder, last = Path(sys.argv[1]), int(sys.argv[2])
-taken = 0
 
 
-def count():
-    global taken
-    taken += 1
-    if taken == last:
-        os.kill(os.getpid(), signal.SIGKILL)
+def dying(last):
+    """A gradient whose computation number `last` in this process is its death; 0 never comes."""
+    taken = itertools.count(1)
+
+    def count():
+        if next(taken) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def grad_fn(w, batch, key):
+        del key
+        jax.debug.callback(count)
+        return w - batch.mean(0), {}
+
+    return grad_fn
 
 
-def grad_fn(w, batch, key):
-    del key
-    jax.debug.callback(count)
-    return w - batch.mean(0), {}
-
-
-def main():
+def main(folder, last):
     how = sampling("poisson", "add or remove one", clients=CLIENTS, cohort=4)
     algorithm = user_level_dp(
-        fedavg(grad_fn, optax.sgd(0.1)), how, KEY, noise_multiplier=0.5, bound=0.5
+        fedavg(dying(last), optax.sgd(0.1)), how, KEY, noise_multiplier=0.5, bound=0.5
     )
     mesh, sampler = tier_mesh(1, 1, jax.devices()[:1]), samplers.poisson(how.rate)
     settings = {"steps": 2, "batch": 2, "codec": topk(0.4)}
@@ -90,4 +92,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), int(sys.argv[2]))
