@@ -16,7 +16,8 @@ from eejax.cotrain.federated import samplers
 from eejax.experiment.cli import main
 from eejax.experiment.config import load_config
 from eejax.experiment.metrics import read_metrics
-from eejax.experiment.runs.federated import ALGORITHMS, Data, Federated, System
+from eejax.experiment.runs.federated import ALGORITHMS, Adversaries, Data, Federated, System
+from eejax.experiment.runs.federated.adversaries import attackers_of
 from eejax.experiment.runs.federated.lab import Cell, open_lab, start_of
 from eejax.experiment.runs.federated.report import at_equal, first_round
 from eejax.experiment.runs.federated.trainer import drawn, make_trainer
@@ -34,6 +35,7 @@ CONFIGS = {  # What each must have found, by its tiny form.
     "hierarchical_bytes.py": "dirichlet:0.3/fedavg@hierarchical:k2=2/top_bytes",
     "async_stragglers.py": "dirichlet:0.3/fedavg@fedbuff:size=5/modelled_s",
     "own_algorithm.py": "classes:2/fedexp/accuracy",
+    "robust.py": "dirichlet:0.5/fedavg@krum/accuracy",
     "data_sharing.py": "classes:1/fedavg@flat:share=1/accuracy",
 }
 
@@ -41,6 +43,10 @@ CONFIGS = {  # What each must have found, by its tiny form.
 def run(config, folder, *options):
     assert main(["run", config, "--workdir", str(folder), "--quiet", *options]) == 0
     return json.loads((folder / "summary.json").read_text())
+
+
+def attacked(how):
+    return ["--config.adversaries.attack", how, "--config.adversaries.clients=3"]
 
 
 def trainer_of(text, config=SMALL, **fields):
@@ -201,6 +207,30 @@ def test_shared_samples_reach_every_client_and_are_paid():
     assert more.tolist() == [2 * 4 * 8 * 65] * 3
 
 
+def test_who_resists_an_attack_and_who_does_not():
+    config = replace(
+        SMALL, rounds=10, steps=5, report_every=10, data=Data(clients=7, partitions=("iid",)),
+        adversaries=Adversaries("sign_flip:20", clients=2),
+    )  # fmt: skip
+    found = {
+        text: trained(trainer_of(text, config)[0], 10)[2]
+        for text in ("fedavg", "fedavg@sampled:size=7", "fedavg@trimmed_mean", "fedavg@krum",
+                     "fedavg@central")
+    }  # fmt: skip
+    assert max(found["fedavg"], found["fedavg@sampled:size=7"]) < 0.3
+    assert min(found["fedavg@trimmed_mean"], found["fedavg@krum"]) > 0.6
+    honest = replace(config, adversaries=Adversaries())
+    assert found["fedavg@central"] == trained(trainer_of("fedavg@central", honest)[0], 10)[2]
+
+
+def test_attackers_are_drawn_by_the_seed():
+    config = Federated(adversaries=Adversaries("sign_flip", clients=3))
+    drawn_by = [attackers_of(config, seed) for seed in range(4)]
+    assert all(who.sum() == 3 and who.shape == (10,) for who in drawn_by)
+    assert len({who.tobytes() for who in drawn_by}) > 1
+    assert (attackers_of(config, 0) == drawn_by[0]).all()
+
+
 def test_accuracy_at_equal_cost():
     def curve(*points):
         return [{"bytes": b, "accuracy": a, "round": i} for i, (b, a) in enumerate(points)]
@@ -270,6 +300,13 @@ def test_the_orderings_of_the_digits_table(tmp_path):
         (["--config.system.dropout=0.5", "--config.methods", "fedavg@central"], "loses nothing"),
         (["--config.rounds=0"], "rounds must be at least 1"),
         (["--config.rates", "0.1", "--config.validation=0"], "validation must be above 0"),
+        (["--config.adversaries.clients=5"], "fewer than half of 10, got 5"),
+        (["--config.adversaries.clients=3"], "must be given together, got '' and 3"),
+        (attacked("sign_flop"), "did you mean 'sign_flip'"),
+        (attacked("gaussian"), "adversaries.attack 'gaussian': it is none of sign_flip"),
+        (attacked("gaussian:much"), "could not convert string to float: 'much'"),
+        ([*attacked("sign_flip"), "--config.methods", "fedavg@hierarchical"], "one by one"),
+        (["--config.methods", "fedavg@krum:f=4"], "fedavg@krum:f=4': krum against f=4"),
     ],
 )
 def test_wrong_fields_are_named(capsys, tmp_path, options, message):

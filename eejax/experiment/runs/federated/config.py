@@ -62,6 +62,20 @@ class System:
 
 
 @dataclass
+class Adversaries:
+    """Clients that attack the model by what they send, in engines that work in rounds.
+
+    Attributes:
+      attack: sign_flip[:SCALE], gaussian:STD, a_little_is_enough[:Z] or inner_product:EPSILON, see
+        `protect.attacks`; nobody attacks if empty.
+      clients: how many attack, drawn by the seed; fewer than half.
+    """
+
+    attack: str = ""
+    clients: int = 0
+
+
+@dataclass
 class Federated:
     """One method on one partition, or a comparison of several over several seeds.
 
@@ -90,6 +104,7 @@ class Federated:
       clients: order of the clients on one accelerator: auto, scan, vmap or chunk:K.
       data: what the clients hold.
       system: what prices it.
+      adversaries: who attacks; methods such as ``fedavg@krum`` and ``fedavg@median`` resist.
     """
 
     methods: tuple[str, ...] = ("fedavg",)
@@ -112,6 +127,7 @@ class Federated:
     clients: str = "auto"
     data: Data = field(default_factory=Data)
     system: System = field(default_factory=System)
+    adversaries: Adversaries = field(default_factory=Adversaries)
 
 
 def check_config(config: Federated) -> None:
@@ -165,6 +181,17 @@ def check_config(config: Federated) -> None:
     for name, values in (("learning_rate", (config.learning_rate,)), ("rates", config.rates)):
         if not all(value > 0 for value in values):
             raise ValueError(f"{name} must be above 0, got {values!r}")
+    attack, attackers = config.adversaries.attack, config.adversaries.clients
+    if not 0 <= attackers < config.data.clients / 2:
+        raise ValueError(
+            f"adversaries.clients must be at least 0 and fewer than half of {config.data.clients}, "
+            f"got {attackers!r}"
+        )
+    if bool(attack) != bool(attackers):
+        raise ValueError(
+            "adversaries.attack and adversaries.clients must be given together, got "
+            f"{attack!r} and {attackers!r}"
+        )
     if config.rates and not config.validation > 0:
         raise ValueError("validation must be above 0 to choose from rates")
     if config.stragglers and not config.epochs:

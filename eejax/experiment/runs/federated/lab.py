@@ -1,6 +1,6 @@
 """What all trainings of a run share, and what one training starts from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from eejax.cotrain.federated import Epochs
 from eejax.cotrain.personal import Personal
 from eejax.cotrain.skew import data_sharing
 from eejax.experiment.runs.federated import bill
+from eejax.experiment.runs.federated.adversaries import AGGREGATORS, aggregator_of, attack_of
 from eejax.experiment.runs.federated.config import Federated, check_config
 from eejax.experiment.runs.federated.methods import Algorithm, Method, Shared, Task, parse_method
 from eejax.experiment.runs.federated.setting import (
@@ -120,6 +121,7 @@ def open_lab(config: Federated, algorithms: Mapping[str, Algorithm]) -> Lab:
       ValueError: a field is wrong; names it.
     """
     check_config(config)
+    attack_of(config, config.seeds[0])
     methods = tuple(parse_method(text, algorithms) for text in config.methods)
     for method in methods:
         _check_engine(config, method)
@@ -165,15 +167,20 @@ def start_of(lab: Lab, cell: Cell) -> Start:
         steps = config.epochs * -(-counts // config.batch)
         stragglers = 0.0 if method.engine == "central" else config.stragglers
         local = Epochs(config.epochs, stragglers, bool(method.settings.get("drop", 0)))
-    if (name := (method.text, "work")) not in lab.programs:
-        lab.programs[name] = _work_of_step(lab, algorithm, params)
-    work = lab.programs[name]
+    work = once(lab, (method.text, "work"), lambda: _work_of_step(lab, algorithm, params))
     sizes = bill.sizes_of(algorithm, params, codec, work, steps)
     return Start(
         cell, split, topology, params, key_of(cell.seed, "train"), codec, local, sizes,
         tiers.turnaround(topology, sizes.work, sizes.steps, sizes.down, sizes.up),
         tiers.Faults(system.jitter, system.dropout, system.duplicate),
     )  # fmt: skip
+
+
+def once(lab: Lab, name: tuple, make: Callable[[], Any]) -> Any:
+    """Makes a program the first time it is asked for; its name holds all that it depends on."""
+    if name not in lab.programs:
+        lab.programs[name] = make()
+    return lab.programs[name]
 
 
 def _work_of_step(lab: Lab, algorithm: Any, params: PyTree) -> tiers.Work:
@@ -192,8 +199,8 @@ def _check_engine(config: Federated, method: Method) -> None:
     """Refuses what an engine cannot do."""
     where, settings, system = f"methods: {method.text!r}", method.settings, config.system
     clients = config.data.clients
-    limits = {"size": (1, clients), "concurrency": (0, clients), "quorum": (1, clients),
-              "k2": (1, np.inf)}  # fmt: skip
+    limits = {"f": (0, clients), "size": (1, clients), "concurrency": (0, clients),
+              "quorum": (1, clients), "k2": (1, np.inf)}  # fmt: skip
     if method.engine == "fedbuff":
         limits["size"] = (1, np.inf)
     for name, (least, most) in limits.items():
@@ -203,6 +210,11 @@ def _check_engine(config: Federated, method: Method) -> None:
             raise ValueError(
                 f"{where}: {name} must be a whole number of at least {least}{most}, got {value:g}"
             )
+    if config.adversaries.attack and method.engine in (*ASYNCHRONOUS, "hierarchical"):
+        raise ValueError(f"{where}: adversaries.attack must be empty, since {method.engine} does "
+                         "not keep the uploads of a round one by one")  # fmt: skip
+    if method.engine in AGGREGATORS:
+        aggregator_of(config, method, clients)
     if method.engine in ASYNCHRONOUS and config.epochs:
         raise ValueError(f"{where}: epochs must be 0, since {method.engine} counts local work in "
                          "steps")  # fmt: skip

@@ -180,6 +180,12 @@ ENGINES: Mapping[str, dict[str, float]] = {
     "fedasync": {"alpha": 0.6, "a": 0.5, "concurrency": 0},
     "fedbuff": {"size": 5, "server_lr": 1.0, "concurrency": 0},
     "central": {},
+    "krum": {"f": 0},
+    "multi_krum": {"f": 0},
+    "trimmed_mean": {"f": 0},
+    "median": {"f": 0},
+    "bulyan": {"f": 0},
+    "norm_bound": {"f": 0},
 }
 """How rounds are run, by name, with the settings of each.
 
@@ -188,7 +194,8 @@ portion of the shared samples (`Data.shared`) that each client gets. ``hierarchi
 ``k2`` aggregations at the edge for one in the cloud. ``sampled``: a cohort of ``size`` clients.
 ``semi``: updates that come within ``deadline_s``, or the first ``quorum``. ``fedasync`` and
 ``fedbuff``: every update as it comes, with ``concurrency`` clients at work, all if 0. ``central``:
-all samples in one place, the upper bound.
+all samples in one place, the upper bound. The others are ``flat`` with a robust aggregator of
+`protect` that withstands ``f`` attackers, as many as attack if 0.
 """
 
 

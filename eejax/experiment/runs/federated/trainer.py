@@ -9,12 +9,19 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from eejax import data, tiers
+from eejax import tiers
 from eejax.cotrain import federated
 from eejax.cotrain.federated import Engine, Epochs, Rows, samplers
 from eejax.experiment.runs.federated import bill as bills
+from eejax.experiment.runs.federated.adversaries import (
+    AGGREGATORS,
+    aggregator_of,
+    attack_of,
+    attackers_of,
+)
 from eejax.experiment.runs.federated.bill import Bill
-from eejax.experiment.runs.federated.lab import ASYNCHRONOUS, Cell, Lab, Start, start_of
+from eejax.experiment.runs.federated.judge import judge
+from eejax.experiment.runs.federated.lab import ASYNCHRONOUS, Cell, Lab, Start, once, start_of
 from eejax.experiment.runs.federated.methods import Shared
 from eejax.experiment.runs.federated.setting import pack_wide
 
@@ -75,6 +82,8 @@ def make_trainer(lab: Lab, cell: Cell) -> Trainer:
         raise ValueError(f"methods: {method.text!r}: central trains one model, not personal ones")
     if method.engine in ASYNCHRONOUS:
         return _as_they_come(lab, start)
+    if method.engine in AGGREGATORS:
+        return _in_rounds(lab, start, *_flat(lab, start))
     make = {
         "flat": _flat, "semi": _semi, "sampled": _sampled, "hierarchical": _hierarchical,
         "central": _central,
@@ -93,11 +102,12 @@ def _flat(lab: Lab, start: Start) -> tuple[Layout, Bill]:
 
     def engine(lr):
         return federated.flat(
-            _algorithm(lab, start, lr), mesh, steps=start.local, **_options(lab, start)
-        )
+            _algorithm(lab, start, lr), mesh, steps=start.local,
+            **_options(lab, start), **_robust(lab, start, rows.counts.size),
+        )  # fmt: skip
 
     price = bills.in_rounds(start, rounds.seconds, everyone, everyone)
-    share = start.cell.method.settings["share"]
+    share = start.cell.method.settings.get("share", 0)
     price = bills.with_samples(price, start, round(share * len(start.split.shared)), lab.samples)
     return Layout(rows, mesh, federated.place, engine), price
 
@@ -152,8 +162,9 @@ def _cohorts(lab: Lab, start: Start, sampler, size: int, same: Any = None) -> La
 
     def engine(lr):
         return federated.sampled(
-            _algorithm(lab, start, lr), mesh, sampler, steps=start.local, **_options(lab, start)
-        )
+            _algorithm(lab, start, lr), mesh, sampler, steps=start.local,
+            **_options(lab, start), **_robust(lab, start, size),
+        )  # fmt: skip
 
     return Layout(federated.population(start.split.train), mesh, federated.replicate, engine, same)
 
@@ -200,8 +211,9 @@ def _in_rounds(lab: Lab, start: Start, layout: Layout, bill: Bill) -> Trainer:
     def train(lr, state, rows, arrays, key, rounds):
         return layout.engine(lr).run(state, rows, arrays, key, rounds)
 
-    run = _once(
-        lab, (method.text, "train", layout.same, start.faults),
+    who = attackers_of(lab.config, start.cell.seed).tobytes()
+    run = once(
+        lab, (method.text, "train", layout.same, start.faults, who),
         lambda: jax.jit(train, static_argnums=5, donate_argnums=1),
     )  # fmt: skip
 
@@ -220,7 +232,7 @@ def _in_rounds(lab: Lab, start: Start, layout: Layout, bill: Bill) -> Trainer:
         own = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[order], state.clients.state)
         made = lab.made(method, lr)
         sent = (made.deploy or made.algorithm.broadcast)(state.server)
-        return _judge(lab, start, lr, sent, own)
+        return judge(lab, start, lr, sent, own)
 
     return Trainer(first, advance, accuracy, bill)
 
@@ -259,7 +271,7 @@ def _as_they_come(lab: Lab, start: Start) -> Trainer:
         return state, float(np.asarray(metrics["loss"])[taken].mean()) if taken.any() else np.nan
 
     def accuracy(lr, state):
-        return _judge(lab, start, lr, server.broadcast(state.server), state.clients)
+        return judge(lab, start, lr, server.broadcast(state.server), state.clients)
 
     return Trainer(
         lambda: engine(config.learning_rate).init(start.params), advance, accuracy,
@@ -282,46 +294,6 @@ def _check_server(lab: Lab, start: Start) -> None:
         )
 
 
-def _judge(lab: Lab, start: Start, lr: float, sent: PyTree, own: PyTree) -> float:
-    """Tests the model, or those of the clients, as the config says."""
-    method, config, split = start.cell.method, lab.config, start.split
-    shared = isinstance(lab.made(method, lr), Shared)
-    epochs = config.adapt_epochs
-    most = max(epochs, 1) * -(-split.train.table.shape[1] // config.batch)
-
-    def correct(params, arrays, table, count):
-        answers = lab.model.logits(params, arrays["x"][table]).argmax(-1)
-        return ((answers == arrays["y"][table]) & (jnp.arange(len(table)) < count)).sum()
-
-    def of_one(lr, sent, own, arrays, train, test, key):
-        del own, train, key
-        model = lab.made(method, lr).model(sent)
-        return jax.lax.map(lambda row: correct(model, arrays, *row), test).sum()
-
-    def of_each(lr, sent, own, arrays, train, test, key):
-        made = lab.made(method, lr)
-
-        def one(client):
-            own, (table, count), row, number = client
-            order, adapting = jax.random.split(jax.random.fold_in(key, number))
-            batches = data.client_batches(order, table, count, 0, most, config.batch)
-            params = made.personalise(
-                sent, own, jax.tree.map(lambda a: a[batches], arrays), adapting,
-                tau=epochs * -(-count // config.batch),
-            )  # fmt: skip
-            return correct(params, arrays, *row)
-
-        clients = len(train.counts)
-        test = jax.tree.map(lambda x: jnp.broadcast_to(x, (clients, *x.shape[1:])), test)
-        return jax.lax.map(one, (own, tuple(train), tuple(test), jnp.arange(clients))).sum()
-
-    judge = _once(lab, (method.text, "judge"), lambda: jax.jit(of_one if shared else of_each))
-    test = data.ClientIndex(*split.test)
-    total = test.counts.sum() * (1 if shared or len(test.counts) > 1 else config.data.clients)
-    key = jax.random.fold_in(start.key, 1)
-    return float(judge(lr, sent, own, lab.samples.arrays, split.train, test, key)) / float(total)
-
-
 def _algorithm(lab: Lab, start: Start, lr: Any):
     return lab.made(start.cell.method, lr).algorithm
 
@@ -330,8 +302,10 @@ def _options(lab: Lab, start: Start) -> dict[str, Any]:
     return {"batch": lab.config.batch, "codec": start.codec, "clients": lab.config.clients}
 
 
-def _once(lab: Lab, name: tuple, make: Callable[[], Callable]) -> Callable:
-    """Makes a program the first time it is asked for."""
-    if name not in lab.programs:
-        lab.programs[name] = make()
-    return lab.programs[name]
+def _robust(lab: Lab, start: Start, uploads: int) -> dict[str, Any]:
+    """What the server does with uploads that it sees one by one, and what attackers do to them."""
+    method = start.cell.method
+    aggregator = (
+        aggregator_of(lab.config, method, uploads) if method.engine in AGGREGATORS else None
+    )
+    return {"aggregator": aggregator, "attack": attack_of(lab.config, start.cell.seed)}

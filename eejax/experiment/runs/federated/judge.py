@@ -1,0 +1,63 @@
+"""The judge of a training: accuracy of the model, or of the personal models of the clients."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from eejax import data
+from eejax.experiment.runs.federated.lab import Lab, Start, once
+from eejax.experiment.runs.federated.methods import Shared
+
+PyTree = Any
+
+
+def judge(lab: Lab, start: Start, lr: float, sent: PyTree, own: PyTree) -> float:
+    """Tests the model, or those of the clients, as the config says.
+
+    Args:
+      lab: what all trainings share.
+      start: what the training started from.
+      lr: learning rate of the clients.
+      sent: what the algorithm sends when training is over.
+      own: states of the clients, leaves ``[clients, ...]``.
+
+    Returns:
+      Accuracy over the test samples of all clients.
+    """
+    method, config, split = start.cell.method, lab.config, start.split
+    shared = isinstance(lab.made(method, lr), Shared)
+    epochs = config.adapt_epochs
+    most = max(epochs, 1) * -(-split.train.table.shape[1] // config.batch)
+
+    def correct(params, arrays, table, count):
+        answers = lab.model.logits(params, arrays["x"][table]).argmax(-1)
+        return ((answers == arrays["y"][table]) & (jnp.arange(len(table)) < count)).sum()
+
+    def of_one(lr, sent, own, arrays, train, test, key):
+        del own, train, key
+        model = lab.made(method, lr).model(sent)
+        return jax.lax.map(lambda row: correct(model, arrays, *row), test).sum()
+
+    def of_each(lr, sent, own, arrays, train, test, key):
+        made = lab.made(method, lr)
+
+        def one(client):
+            own, (table, count), row, number = client
+            order, adapting = jax.random.split(jax.random.fold_in(key, number))
+            batches = data.client_batches(order, table, count, 0, most, config.batch)
+            params = made.personalise(
+                sent, own, jax.tree.map(lambda a: a[batches], arrays), adapting,
+                tau=epochs * -(-count // config.batch),
+            )  # fmt: skip
+            return correct(params, arrays, *row)
+
+        clients = len(train.counts)
+        test = jax.tree.map(lambda x: jnp.broadcast_to(x, (clients, *x.shape[1:])), test)
+        return jax.lax.map(one, (own, tuple(train), tuple(test), jnp.arange(clients))).sum()
+
+    program = once(lab, (method.text, "judge"), lambda: jax.jit(of_one if shared else of_each))
+    test = data.ClientIndex(*split.test)
+    total = test.counts.sum() * (1 if shared or len(test.counts) > 1 else config.data.clients)
+    key = jax.random.fold_in(start.key, 1)
+    return float(program(lr, sent, own, lab.samples.arrays, split.train, test, key)) / float(total)
