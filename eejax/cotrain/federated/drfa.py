@@ -216,4 +216,5 @@ def _local_training(
         server_update=lambda state, mean: state,
         broadcast=lambda state: state,
         weighting="uniform",
+        by_steps=True,
     )

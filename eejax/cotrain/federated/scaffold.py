@@ -116,4 +116,5 @@ def scaffold(
         broadcast=lambda state: state,
         upload=lambda params: ScaffoldUpload(params, params),
         weighting=ScaffoldUpload("uniform", "population"),
+        by_steps=True,
     )
