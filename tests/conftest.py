@@ -14,7 +14,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # The size of XLA's pools of threads. By default there are as many as devices, each of which blocks
 # one in a collective: now and then another task has taken one, and XLA aborts the process.
-os.environ.setdefault("NPROC", "16")
+os.environ.setdefault("NPROC", str(max(16, os.cpu_count() or 1)))
 
 import jax
 import pytest

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eejax.experiment import commands
+from eejax.experiment.threads import spare_threads
 from eejax.experiment.user_errors import answer, complain, unknown_argument
 
 COMMANDS = {
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, args.overrides = parser.parse_known_args(argv)
     if args.overrides and args.command not in (commands.run, commands.parallel):
         parser.error(f"unknown argument {args.overrides[0]!r}")
+    devices = os.environ.get("JAX_NUM_CPU_DEVICES", "")
+    spare_threads(int(devices) if devices.isdigit() else 1)
     try:
         return args.command(args)
     except KeyboardInterrupt:

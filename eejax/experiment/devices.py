@@ -5,6 +5,8 @@ import os
 
 import jax
 
+from eejax.experiment.threads import spare_threads
+
 
 def ensure_devices(count: int) -> None:
     """Makes sure that there are enough devices.
@@ -18,9 +20,7 @@ def ensure_devices(count: int) -> None:
     Raises:
       ValueError: there are fewer, and no more can be made.
     """
-    # XLA starts as many threads as devices, and each device blocks one in a collective. Whatever
-    # else takes a thread then keeps the last device out, and XLA aborts; so let there be more.
-    os.environ.setdefault("NPROC", str(2 * count))
+    spare_threads(count)
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with contextlib.suppress(RuntimeError):  # JAX has been used.
             jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))

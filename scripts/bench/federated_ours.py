@@ -222,8 +222,11 @@ def main():
     fw.pin(args.cores)
     import jax
 
+    from eejax.experiment.threads import spare_threads
+
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
+    spare_threads(args.devices)
     if args.name == "crowd":
         fw.serve(*crowd(args.clients, args.cohort, args.keeps, args.seed))
     else:

@@ -28,6 +28,7 @@ import jax
 from eejax.cotrain import tensor
 from eejax.cotrain.pipeline import SCHEDULES, bubble, weight_versions
 from eejax.cotrain.tensor import Shape, layout, theory
+from eejax.experiment.threads import spare_threads
 from eejax.tiers import make_mesh
 
 BYTES = 2  # Of a number in half precision.
@@ -220,6 +221,7 @@ def main():
     args = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
+    spare_threads(8)
     rows = measure(args.devices, args.hidden, args.batch, args.seq)
     if args.json:
         print(json.dumps(rows, indent=2))

@@ -16,6 +16,7 @@ import math
 import jax
 
 from eejax.cotrain import tensor
+from eejax.experiment.threads import spare_threads
 from eejax.tiers import collectives, make_mesh
 
 
@@ -81,6 +82,7 @@ def main():
     args = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
+    spare_threads(args.devices)
     shape = tensor.Shape(
         args.hidden, 4 * args.hidden, args.heads, args.heads, args.seq, layers=1, causal=True
     )

@@ -1,6 +1,7 @@
 """The parallel run, its plan and its inspection, on little."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from eejax.experiment.cli import main
 from eejax.experiment.config import load_config
 from eejax.experiment.devices import ensure_devices
 from eejax.experiment.metrics import read_metrics
+from eejax.experiment.threads import spare_threads
 from eejax.experiment.workdir import RunDir
 
 FOLDER = Path(__file__).parents[2] / "configs" / "parallel"
@@ -183,6 +185,14 @@ def test_too_few_devices_say_what_to_do():
     with pytest.raises(ValueError, match="JAX_NUM_CPU_DEVICES=1000"):
         ensure_devices(1000)
     ensure_devices(jax.device_count())
+
+
+@pytest.mark.parametrize(("given", "devices", "threads"), [(None, 1, None), (None, 900, "1800"),
+                                                           ("3", 900, "3")])  # fmt: skip
+def test_there_are_more_threads_than_devices(monkeypatch, given, devices, threads):
+    monkeypatch.setattr(os, "environ", {} if given is None else {"NPROC": given})
+    spare_threads(devices)
+    assert os.environ.get("NPROC") == threads
 
 
 def test_layouts_are_fields_of_the_config():
