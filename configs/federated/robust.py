@@ -35,9 +35,13 @@ from eejax.experiment.runs.federated import Adversaries, Data, Federated, run
 
 __all__ = ["get_config", "run"]
 
+ATTACKS = ("sign_flip", "gaussian", "a_little_is_enough", "inner_product")
+
 
 def get_config(arg: str | None = None) -> Federated:
     """Gives the config; the argument ``tiny`` runs the same code in seconds, others are attacks."""
+    if arg is not None and arg.partition(":")[0] not in ("tiny", *ATTACKS):
+        raise ValueError(f"argument {arg!r} is none of: tiny, {', '.join(ATTACKS)}")
     tiny = arg == "tiny"
     attack = "sign_flip" if arg is None or tiny else arg
     resisting = ("krum", "multi_krum", "trimmed_mean", "median", "norm_bound")
