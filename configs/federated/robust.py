@@ -23,8 +23,8 @@ norm_bound     85.0 (77.5 to 89.4)  94.3                91.5 (90.3 to 92.5)
 
 Multi-Krum resists attackers that lie far off, and falls to those that lie too close together,
 which the mean hardly feels: no aggregator is best against all. Three of ten hide behind 0.18
-standard deviations (``a_little_is_enough``), and harm nobody here. Krum loses accuracy even so,
-since it learns from one client a round whose labels are not those of all.
+standard deviations (``a_little_is_enough``), and harm nobody here. Against the other two Krum is
+far below central: it learns from one client a round, whose labels are not those of all.
 
 References: Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient
 Descent, 2017; Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical

@@ -86,8 +86,8 @@ def _im2col(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> 
         return jax.lax.slice(x, (0, i, j, 0), stop, (1, strides, strides, 1))
 
     patches = jnp.concatenate([shifted(i, j) for i in range(kh) for j in range(kw)], axis=-1)
-    # Behind the barrier XLA keeps the product of the kernel's gradient this way round, which on CPU
-    # takes half the time of the other.
+    # Behind the barrier XLA keeps the product of the kernel's gradient this way round: on CPU 10 to
+    # 16 % less time for a training step of three small networks.
     across = jax.lax.optimization_barrier(kernel.reshape(-1, features).T)
     y = jnp.inner(patches.reshape(-1, kh * kw * channels), across)
     return y.reshape(batch, rows, columns, features)

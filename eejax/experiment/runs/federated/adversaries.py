@@ -39,7 +39,7 @@ def aggregator_of(config: Federated, method: Method, uploads: int) -> Aggregator
     Raises:
       ValueError: there are too few uploads for so many attackers.
     """
-    f = int(method.settings["f"]) or config.adversaries.clients
+    f = int(method.settings.get("f", 0)) or config.adversaries.clients
     try:
         return AGGREGATORS[method.engine](uploads, f)
     except ValueError as error:
@@ -64,6 +64,8 @@ def attackers_of(config: Federated, seed: int) -> np.ndarray:
 def attack_of(config: Federated, seed: int) -> Adversaries | None:
     """Makes the attack that the config names.
 
+    ``a_little_is_enough`` hides in a majority of all clients, also where a cohort is smaller.
+
     Args:
       config: the fields.
       seed: of the training.
@@ -73,6 +75,9 @@ def attack_of(config: Federated, seed: int) -> Adversaries | None:
 
     Raises:
       ValueError: the name is unknown, or its argument is missing, no number or out of range.
+
+    References:
+      See `protect.attacks`.
     """
     text, count = config.adversaries.attack, config.adversaries.clients
     if not text:

@@ -185,7 +185,7 @@ ENGINES: Mapping[str, dict[str, float]] = {
     "trimmed_mean": {"f": 0},
     "median": {"f": 0},
     "bulyan": {"f": 0},
-    "norm_bound": {"f": 0},
+    "norm_bound": {},
 }
 """How rounds are run, by name, with the settings of each.
 
@@ -195,7 +195,7 @@ portion of the shared samples (`Data.shared`) that each client gets. ``hierarchi
 ``semi``: updates that come within ``deadline_s``, or the first ``quorum``. ``fedasync`` and
 ``fedbuff``: every update as it comes, with ``concurrency`` clients at work, all if 0. ``central``:
 all samples in one place, the upper bound. The others are ``flat`` with a robust aggregator of
-`protect` that withstands ``f`` attackers, as many as attack if 0.
+`protect`, which withstands ``f`` attackers where it takes any, as many as attack if 0.
 """
 
 
