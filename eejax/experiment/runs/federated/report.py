@@ -111,10 +111,11 @@ def make_report(lab: Lab, results: dict[str, Any], ledger: tiers.Ledger) -> Repo
         ),
         key=lambda found: found[1],
     )
-    many = len(config.methods) > 1
+    many, threat = len(config.methods) > 1, config.adversaries
+    attacked = f", of which {threat.clients} attack by {threat.attack}" if threat.attack else ""
     summary = (
         f"{len(config.methods)} method{'s' if many else ''} on {config.data.name} with "
-        f"{config.data.clients} clients, {config.model}, {len(config.seeds)} "
+        f"{config.data.clients} clients{attacked}, {config.model}, {len(config.seeds)} "
         f"seed{'s' if len(config.seeds) > 1 else ''}. On {config.data.partitions[-1]}, "
         f"{'the best is ' if many else ''}{best} {'with' if many else 'reaches'} "
         f"{100 * accuracy:.1f} %. Seconds, joules and bytes are modelled."
