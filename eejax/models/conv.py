@@ -11,6 +11,8 @@ from eejax.models.blocks import fan_in_normal
 Padding = Literal["SAME", "VALID"]
 Implementation = Literal["auto", "im2col", "native"]
 
+_FEW, _CACHE = 2**22, 2**20  # Bytes of patches: kept for the backward pass; made at once.
+
 
 def conv(
     x: jax.Array,
@@ -27,7 +29,8 @@ def conv(
     slices and multiplies them by the kernel in one matrix product, which does not suffer: for a
     training step of a small network in a scan on one core, ``"native"`` takes 5 times as long
     (``scripts/bench/conv_in_scan.py``), and more with more channels. The price is memory: patches
-    take ``kh * kw / strides**2`` times the bytes of ``x``, and are kept for the backward pass.
+    take ``kh * kw / strides**2`` times the bytes of ``x``, and are kept for the backward pass; from
+    4 MB on they are made for a few images at a time, twice, and not kept.
 
     Args:
       x: ``[batch, height, width, in]``.
@@ -75,22 +78,45 @@ def conv(
 
 
 def _im2col(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> jax.Array:
-    kh, kw, _, features = kernel.shape
+    kh, kw, channels, features = kernel.shape
     pads = jax.lax.padtype_to_pads(x.shape[1:3], (kh, kw), (strides, strides), padding)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    batch, height, width, channels = x.shape
-    rows, columns = (height - kh) // strides + 1, (width - kw) // strides + 1
+    batch = x.shape[0]
+    rows, columns = (
+        (n + sum(p) - k) // strides + 1 for n, p, k in zip(x.shape[1:3], pads, (kh, kw))
+    )
 
-    def shifted(i: int, j: int) -> jax.Array:
-        stop = (batch, i + (rows - 1) * strides + 1, j + (columns - 1) * strides + 1, channels)
-        return jax.lax.slice(x, (0, i, j, 0), stop, (1, strides, strides, 1))
+    def some_images(x):
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        stop = rows * strides - strides + 1, columns * strides - strides + 1
+        patches = [
+            x[:, i : i + stop[0] : strides, j : j + stop[1] : strides]
+            for i in range(kh)
+            for j in range(kw)
+        ]
+        patches = jnp.concatenate(patches, axis=-1).reshape(-1, kh * kw * channels)
+        return jnp.inner(patches, across).reshape(-1, rows, columns, features)
 
-    patches = jnp.concatenate([shifted(i, j) for i in range(kh) for j in range(kw)], axis=-1)
     # Behind the barrier XLA keeps the product of the kernel's gradient this way round: on CPU 10 to
     # 16 % less time for a training step of three small networks.
     across = jax.lax.optimization_barrier(kernel.reshape(-1, features).T)
-    y = jnp.inner(patches.reshape(-1, kh * kw * channels), across)
-    return y.reshape(batch, rows, columns, features)
+    images = _images_at_once(batch, rows * columns * kh * kw * channels * x.dtype.itemsize)
+    if images == batch:
+        return some_images(x)
+    # Patches are made again for the gradient, which is quicker than to fetch them from memory.
+    parts = x.reshape(batch // images, images, *x.shape[1:])
+    return jax.lax.map(jax.checkpoint(some_images), parts).reshape(batch, rows, columns, features)
+
+
+def _images_at_once(batch: int, nbytes: int) -> int:
+    """Tells for how many images patches are made at once, a divisor of the batch.
+
+    All of them while their patches are few; beyond that as many as a cache of 1 MB holds. On one
+    core, a training step of a convolution whose patches take 5 to 55 MB lasts 1.0 to 2.3 times as
+    long with all at once (``scripts/bench/conv_blocks.py``).
+    """
+    if batch * nbytes <= _FEW:
+        return batch
+    return max(n for n in range(1, max(_CACHE // nbytes, 1) + 1) if batch % n == 0)
 
 
 class Conv(nn.Module):

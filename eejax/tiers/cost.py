@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from eejax.tiers.nodes import Device, Link
 
@@ -144,9 +145,9 @@ def work_of(fn: Callable[..., Any], *args: Any) -> Work:
     """Asks XLA what one call of a function costs, without compiling or running it.
 
     The count is taken before XLA optimises, so values between operations that will be fused count
-    as memory traffic: ``bytes_moved`` is an upper estimate. The body of a loop (`jax.lax.scan`,
-    ``fori_loop``) counts once however often it runs. ``exp``, ``tanh`` and the like are not in
-    ``flops``, and a convolution counts no products with padding.
+    as memory traffic: ``bytes_moved`` is an upper estimate. A `jax.lax.scan` counts as often as it
+    runs, other loops once, since nobody knows how often they do. ``exp``, ``tanh`` and the like are
+    not in ``flops``, and a convolution counts no products with padding.
 
     Args:
       fn: a function that JAX can trace.
@@ -164,14 +165,46 @@ def work_of(fn: Callable[..., Any], *args: Any) -> Work:
       >>> work_of(lambda x, w: x @ w, x, w)  # 2 * 32 * 128 * 64; 4 * (4096 + 8192 + 2048).
       Work(flops=524288.0, bytes_moved=57344.0)
     """
-    analysis = jax.jit(fn).lower(*args).cost_analysis()
+    return Work(*_count(jax.make_jaxpr(fn)(*args)).tolist())
+
+
+def _count(traced: Any) -> np.ndarray:
+    """Counts FLOPs and bytes of what was traced; XLA counts the body of a scan once."""
+    total = _ask(traced)
+    for scan in _scans(traced.jaxpr):
+        body, length = scan.params["jaxpr"], scan.params["length"]
+        copies = min(int(scan.params["unroll"]), length)
+        total = total + length * _count(body) - copies * _ask(body)
+    return total
+
+
+def _ask(traced: Any) -> np.ndarray:
+    args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in traced.in_avals]
+    analysis = jax.jit(jaxpr_as_fun(traced)).lower(*args).cost_analysis()
     if not isinstance(analysis, dict):
         raise RuntimeError(
             f"XLA gives no cost analysis on the backend {jax.default_backend()!r} (got "
             f"{analysis!r}); use JAX_PLATFORMS=cpu, whose count holds for other devices as well"
         )
     # XLA leaves out what is zero.
-    return Work(float(analysis.get("flops", 0)), float(analysis.get("bytes accessed", 0)))
+    return np.array([analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0)])
+
+
+def _scans(jaxpr: Any) -> list[Any]:
+    """Finds the outermost scans, also within calls, branches and other loops."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            found.append(equation)
+            continue
+        for inner in jax.tree.leaves(tuple(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                found += _scans(getattr(inner, "jaxpr", inner))
+    return found
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns")
 
 
 def _amount(name: str, value: Any) -> np.ndarray:

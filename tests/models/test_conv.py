@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eejax.models import Conv, avg_pool, conv, max_pool
+from eejax.models.conv import _images_at_once
 
 
 def random(*shape, seed=0):
@@ -63,6 +64,46 @@ def test_im2col_and_native_agree_in_values_and_gradients(shape, kernel, strides,
     im2col, native = both(random(*shape), random(*kernel, seed=1))
     for a, b in zip(im2col, native):
         assert_near(a, b)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides", "padding"),
+    [
+        ((5, 50, 48, 10), (3, 3, 10, 2), 1, "SAME"),  # One image at a time.
+        ((6, 48, 48, 10), (3, 3, 10, 2), 1, "VALID"),
+        ((8, 64, 64, 30), (3, 3, 30, 2), 2, "SAME"),
+        ((27, 50, 50, 2), (3, 3, 2, 3), 1, "SAME"),  # Three at a time.
+    ],
+)
+def test_images_a_few_at_a_time_are_the_same(shape, kernel, strides, padding):
+    test_im2col_and_native_agree_in_values_and_gradients(shape, kernel, strides, padding)
+
+
+@pytest.mark.parametrize(
+    ("batch", "nbytes", "images"),
+    [
+        (32, 2**17, 32),
+        (33, 2**17, 3),
+        (35, 2**17, 7),
+        (37, 2**17, 1),
+        (64, 2**17, 8),
+        (5, 2**22, 1),
+    ],
+)
+def test_how_many_images_at_a_time(batch, nbytes, images):
+    """All up to 4 MB of patches; beyond, the largest divisor whose patches take at most 1 MB."""
+    assert _images_at_once(batch, nbytes) == images
+
+
+def test_patches_of_many_images_are_never_there_at_once():
+    x, kernel = random(96, 32, 32, 8), random(3, 3, 8, 4, seed=1)
+    nbytes = 9 * 4 * x.size  # Of all patches.
+
+    def loss(kernel, x):
+        return jnp.square(conv(jnp.cos(x), kernel, impl="im2col")).sum()
+
+    used = jax.jit(jax.grad(loss, (0, 1))).lower(kernel, x).compile().memory_analysis()
+    assert 0 < used.temp_size_in_bytes < nbytes / 2
 
 
 def test_im2col_and_native_agree_under_vmap_and_scan():

@@ -139,17 +139,29 @@ def test_work_of_a_tree_and_of_nothing():
     assert work_of(lambda x: x, abstract(8, 16)) == Work(0, 0)
 
 
-def test_work_of_a_loop_is_that_of_its_body():
-    """The documented limit: who prices a scan has to multiply."""
-
+@pytest.mark.parametrize("unroll", [1, 2, 5])
+def test_work_of_a_scan_counts_as_often_as_it_runs(unroll):
     def step(x, _):
-        return x @ jnp.ones((16, 16)), None
+        # Two products in each of three steps, and another.
+        inner = jax.lax.scan(lambda x, _: (x @ jnp.ones((16, 16)) @ jnp.ones((16, 16)), None), x,
+                             None, 3)  # fmt: skip
+        return inner[0] @ jnp.ones((16, 16)), None
 
-    def scan(x, length):
-        return jax.lax.scan(step, x, None, length)[0]
+    def loop(x):
+        return jax.checkpoint(lambda x: jax.lax.scan(step, x, None, 10, unroll=unroll)[0])(x)
 
-    once, often = (work_of(lambda x, n=n: scan(x, n), abstract(8, 16)).flops for n in (2, 50))
-    assert once == often
+    product = 2 * 8 * 16 * 16
+    assert work_of(loop, abstract(8, 16)).flops == pytest.approx(10 * 7 * product, rel=0.01)
+
+
+def test_work_of_another_loop_is_that_of_its_body():
+    def loop(x, most):
+        return jax.lax.while_loop(
+            lambda c: c[0] < most, lambda c: (c[0] + 1, c[1] @ jnp.ones((16, 16))), (0, x)
+        )
+
+    once, often = (work_of(lambda x, n=n: loop(x, n), abstract(8, 16)).flops for n in (2, 50))
+    assert once == often == pytest.approx(2 * 8 * 16 * 16, rel=0.01)
 
 
 def test_work_of_says_when_there_is_no_analysis(monkeypatch):
