@@ -5,6 +5,7 @@ from eejax.models.blocks import GroupNorm
 from eejax.models.cnn import branchy_cnn
 from eejax.models.conv import Conv, avg_pool, conv, max_pool
 from eejax.models.flax_stage import linen_stage, to_float
+from eejax.models.lenet import lenet
 from eejax.models.mlp import staged_mlp
 from eejax.models.resnet import resnet
 from eejax.models.staged import all_logits, exit_after, init, owned, run, run_stage, staged
@@ -20,6 +21,7 @@ __all__ = [
     "conv",
     "exit_after",
     "init",
+    "lenet",
     "linen_stage",
     "max_pool",
     "owned",

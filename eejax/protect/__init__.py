@@ -19,8 +19,10 @@ from eejax.protect.gaussian_noise import gaussian_noise
 from eejax.protect.krum import krum, multi_krum
 from eejax.protect.mean import mean
 from eejax.protect.median import median
+from eejax.protect.names import codec_from_name
 from eejax.protect.norm_bound import norm_bound
 from eejax.protect.secagg import Traffic, secagg_nbytes, secure_sum
+from eejax.protect.secure_mean import secure_mean
 from eejax.protect.trimmed_mean import trimmed_mean
 from eejax.protect.user_level_dp import AdaptiveClip, user_level_dp
 
@@ -35,6 +37,7 @@ __all__ = [
     "calibrate",
     "check_sampler",
     "clip",
+    "codec_from_name",
     "epsilon",
     "fixed_point",
     "fltrust",
@@ -47,6 +50,7 @@ __all__ = [
     "refuse",
     "sampling",
     "secagg_nbytes",
+    "secure_mean",
     "secure_sum",
     "trimmed_mean",
     "user_level_dp",

@@ -159,7 +159,13 @@ def calibrate(how: Sampling, rounds: int, epsilon: float, delta: float) -> float
         )
     dp_accounting = _dp_accounting()
     fresh, event = _accounting(dp_accounting, how, rounds)
-    return dp_accounting.calibrate_dp_mechanism(fresh, event, epsilon, delta, tol=1e-4)
+    # The search begins at its lower end, where Renyi divergences would divide by no noise.
+    bracket = dp_accounting.LowerEndpointAndGuess(0.01, 1.0)
+    return dp_accounting.calibrate_dp_mechanism(
+        fresh,
+        lambda sigma: event(sigma) if sigma > 0.01 else dp_accounting.NonPrivateDpEvent(),
+        epsilon, delta, bracket, tol=1e-4,
+    )  # fmt: skip
 
 
 def check_sampler(how: Sampling, sampler: Callable[..., Any], draws: int = 256) -> None:

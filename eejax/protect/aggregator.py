@@ -24,11 +24,13 @@ class Aggregator(NamedTuple):
       aggregate: ``(state, uploads [clients, ...], weights [clients]) -> (state, upload)``.
       prepare: ``(state, broadcast, key) -> state``: what the server does by itself before a round;
         nothing by default.
+      linear: whether it is a weighted mean, for which noise of user-level privacy is made.
     """
 
     init: Callable[[PyTree], PyTree]
     aggregate: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, PyTree]]
     prepare: Callable[..., PyTree] = _same_state
+    linear: bool = False
 
 
 class Present(NamedTuple):

@@ -11,8 +11,11 @@ _NEED_EACH = {
     "fltrust": "it compares each upload with the server's own",
     "norm_bound": "it measures each upload; let clients clip theirs instead",
 }
+_SKETCH = "decoding takes medians, so what a sum of tables restores is no sum of what each restores"
 _NO_SUM = {
     "topk": "the positions differ from client to client, so masked vectors do not line up",
+    "sketch": _SKETCH,
+    "count_sketch": _SKETCH,
     "int8": "every client has a scale of its own, so the sum of codes is not a code of the sum",
     "int4": "every client has a scale of its own, so the sum of codes is not a code of the sum",
     "affine": "every client has a scale of its own, so the sum of codes is not a code of the sum",
@@ -42,7 +45,7 @@ def refuse(
       secure_aggregation: whether the server sees only sums.
       user_level_dp: whether the server adds noise to the mean, by `user_level_dp`.
       aggregator: name of the rule of aggregation, such as ``"multi_krum"``.
-      codec: of the uploads, in the form of `eejax.wire.from_name`, such as ``"topk:0.1+int8"``.
+      codec: of the uploads, in the form of `codec_from_name`, such as ``"topk:0.1+int8"``.
       engine: name of the engine or algorithm, such as ``"fedasync"``.
 
     Raises:

@@ -58,13 +58,14 @@ def gaussian_noise(std: float) -> Codec:
 
 
 def add_noise(tree, std, key):
-    """Adds normal noise of deviation ``std`` to the floating leaves, each with a key of its own."""
+    """Adds normal noise of deviation ``std`` to the floating leaves, drawn for all at once."""
     leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, max(1, len(leaves)))
-
-    def blur(x, k):
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        return (x + std * jax.random.normal(k, x.shape)).astype(x.dtype)
-
-    return structure.unflatten([blur(x, k) for x, k in zip(leaves, keys)])
+    floating = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
+    # One draw is one loop for the compiler, whatever the number of leaves.
+    noise = std * jax.random.normal(key, (sum(x.size for x, f in zip(leaves, floating) if f),))
+    start = 0
+    for i, x in enumerate(leaves):
+        if floating[i]:
+            here = noise[start : start + x.size].reshape(x.shape)
+            leaves[i], start = (x + here).astype(x.dtype), start + x.size
+    return structure.unflatten(leaves)

@@ -29,4 +29,4 @@ def mean() -> Aggregator:
         w = w / jnp.where(here.any(), w.sum(), 1)
         return state, jax.tree.map(lambda x: (along(w, x) * x).sum(0).astype(x.dtype), uploads)
 
-    return Aggregator(stateless, aggregate)
+    return Aggregator(stateless, aggregate, linear=True)

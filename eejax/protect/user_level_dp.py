@@ -160,5 +160,5 @@ def user_level_dp(
 
     return FederatedAlgorithm(
         init, algorithm.client_init, local_update, server_update, broadcast, upload, "population",
-        every_round=True,
+        every_round=True, by_steps=algorithm.by_steps,
     )  # fmt: skip

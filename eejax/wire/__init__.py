@@ -3,6 +3,7 @@
 from eejax.wire.affine import affine
 from eejax.wire.cast import cast
 from eejax.wire.chain import chain
+from eejax.wire.count_sketch import count_sketch
 from eejax.wire.deflate import deflate
 from eejax.wire.identity import identity
 from eejax.wire.names import from_name
@@ -15,6 +16,7 @@ __all__ = [
     "affine",
     "cast",
     "chain",
+    "count_sketch",
     "deflate",
     "deserialize",
     "from_name",

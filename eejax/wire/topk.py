@@ -76,11 +76,6 @@ def topk(fraction: float | None = None, *, k: int | None = None) -> Codec:
     def count(size: int) -> int:
         return min(size, max(1, round(fraction * size) if k is None else k))
 
-    def init(tree):
-        return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, _residual_dtype(x)) if _floating(x) else None, tree
-        )
-
     def encode(state, tree, key):
         del key
         leaves, structure = jax.tree.flatten(tree)
@@ -92,7 +87,21 @@ def topk(fraction: float | None = None, *, k: int | None = None) -> Codec:
         payload = SparsePayload(structure.unflatten(values), indices, shapes)
         return structure.unflatten(residuals), payload
 
-    return Codec(init, encode, _decode, trees.nbytes)
+    return Codec(zero_residual, encode, _decode, trees.nbytes)
+
+
+def zero_residual(tree: PyTree) -> PyTree:
+    """Owes nothing yet.
+
+    Args:
+      tree: what will be sent, as arrays or abstract arrays.
+
+    Returns:
+      Zeros of the shapes of the floating leaves, in float32 or wider; None for other leaves.
+    """
+    return jax.tree.map(
+        lambda x: jnp.zeros(x.shape, _residual_dtype(x)) if _floating(x) else None, tree
+    )
 
 
 def _floating(x: Any) -> bool:

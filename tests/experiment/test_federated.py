@@ -36,6 +36,9 @@ CONFIGS = {  # What each must have found, by its tiny form.
     "async_stragglers.py": "dirichlet:0.3/fedavg@fedbuff:size=5/modelled_s",
     "own_algorithm.py": "classes:2/fedexp/accuracy",
     "robust.py": "dirichlet:0.5/fedavg@krum/accuracy",
+    "niid_bench.py": "classes:2/scaffold:lr=0.1/accuracy",
+    "gossip.py": "dirichlet:0.5/fedavg@gossip:graph=ring/accuracy",
+    "private.py": "iid/fedavg@poisson:size=4,bound=1,noise=1,delta=1e-4/epsilon",
     "data_sharing.py": "classes:1/fedavg@flat:share=1/accuracy",
 }
 
@@ -106,7 +109,9 @@ def test_comparison_tunes_every_method_alike(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["fedavg", "scaffold@sampled:size=2", "fedavg@semi:deadline_s=1,quorum=2", "fedprox@fedasync",
-     "fedavg@fedbuff:size=2,concurrency=3", "fednova@hierarchical:k2=2", "fedavg@central"],
+     "fedavg@fedbuff:size=2,concurrency=3", "fednova@hierarchical:k2=2", "fedavg@central",
+     "fedavg@gossip:graph=star", "scaffold@poisson:size=2,bound=1,noise=0.1",
+     "fedavg@sampled:size=2,secure=1"],
 )  # fmt: skip
 def test_every_engine_trains_and_may_be_cut(text):
     trainer, _ = trainer_of(text)
@@ -292,6 +297,7 @@ def test_the_orderings_of_the_digits_table(tmp_path):
         (["--config.methods", "fedavg", "fedavg"], "methods holds 'fedavg' twice"),
         (["--config.model=mlq:64"], "did you mean 'mlp:WIDTH,...'"),
         (["--config.model=mlp:x"], "model 'mlp:x'"),
+        (["--config.model=lenet"], "model 'lenet': kernel (3, 3, 24, 64) does not fit into x"),
         (["--config.codec=int7"], "did you mean"),
         (["--config.data.name=digit"], "did you mean 'digits'"),
         (["--config.data.partitions", "dirichle:1"], "did you mean"),
@@ -303,7 +309,7 @@ def test_the_orderings_of_the_digits_table(tmp_path):
         (["--config.adversaries.clients=5"], "fewer than half of 10, got 5"),
         (["--config.adversaries.clients=3"], "must be given together, got '' and 3"),
         (attacked("sign_flop"), "did you mean 'sign_flip'"),
-        (attacked("gaussian"), "adversaries.attack 'gaussian': it is none of sign_flip"),
+        (attacked("gaussian"), "adversaries.attack 'gaussian': it is none of label_flip"),
         (attacked("gaussian:much"), "could not convert string to float: 'much'"),
         ([*attacked("sign_flip"), "--config.methods", "fedavg@hierarchical"], "one by one"),
         (["--config.methods", "fedavg@krum:f=4"], "fedavg@krum:f=4': krum against f=4"),

@@ -14,6 +14,7 @@ from eejax.models import (
     all_logits,
     branchy_cnn,
     init,
+    lenet,
     owned,
     resnet,
     run_stage,
@@ -37,6 +38,7 @@ MODELS = {
     "branchy_cnn": Row(
         branchy_cnn(CLASSES, (4, 8), hidden=6, dropout=0.5), (7, 6, 1), (False, True)
     ),
+    "lenet": Row(lenet(CLASSES, (2, 3), (4, 5)), (17, 16, 1)),
     "resnet": Row(resnet(CLASSES, 1, (4, 8)), (6, 5, 3)),
 }
 EVERY = pytest.mark.parametrize("name", MODELS)

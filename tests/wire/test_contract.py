@@ -18,6 +18,7 @@ from eejax.wire import (
     affine,
     cast,
     chain,
+    count_sketch,
     deflate,
     deserialize,
     identity,
@@ -46,6 +47,11 @@ def dropped(x):
     return np.full_like(x, np.abs(x).max(initial=0))
 
 
+def as_long_as_the_tree(x):
+    """An element is off by at most the norm of what is sent: 23 floats of up to 6."""
+    return np.full_like(x, 6 * np.sqrt(23))
+
+
 class Row(NamedTuple):
     codec: Codec
     bound: Callable  # float64 leaf -> largest absolute error of each element, before arithmetic
@@ -65,6 +71,9 @@ CODECS = {
     "chain_float8_topk": Row(chain(cast(jnp.float8_e4m3fn), topk(0.5)), dropped),
     "chain_topk_int8": Row(chain(topk(0.25), affine(8)), dropped),
     "chain_int8_int4": Row(chain(affine(8), affine(4)), steps(1, 255)),
+    "count_sketch": Row(count_sketch(0.5), as_long_as_the_tree),
+    "count_sketch_k": Row(count_sketch(columns=6, rows=4, k=3), as_long_as_the_tree),
+    "chain_count_sketch_int8": Row(chain(count_sketch(0.5), affine(8)), as_long_as_the_tree),
     "zlib": Row(deflate(), lossless, host=True),
     "chain_int8_zlib": Row(chain(affine(8), deflate()), steps(0.5, 255), host=True),
 }

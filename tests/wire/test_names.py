@@ -4,7 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eejax.wire import affine, cast, chain, deflate, from_name, identity, serialize, topk
+from eejax.wire import (
+    affine,
+    cast,
+    chain,
+    count_sketch,
+    deflate,
+    from_name,
+    identity,
+    serialize,
+    topk,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +26,8 @@ from eejax.wire import affine, cast, chain, deflate, from_name, identity, serial
         ("int8", affine(8)),
         ("int4", affine(4)),
         ("topk:0.01", topk(0.01)),
+        ("sketch:0.5", count_sketch(0.5)),
+        ("sketch:0.5+bf16", chain(count_sketch(0.5), cast(jnp.bfloat16))),
         ("zlib", deflate()),
         ("zlib:9", deflate(9)),
         ("topk:0.1+int8+zlib", chain(topk(0.1), affine(8), deflate())),
@@ -39,6 +51,8 @@ def test_name_and_call_give_the_same_bytes(text, codec):
         ("int8:4", "codec 'int8:4' in 'int8:4' is none of .*; did you mean 'int8'?"),
         ("topk:many", "codec 'topk:many' in 'topk:many': could not convert string to float"),
         ("topk:2", r"codec 'topk:2' in 'topk:2': fraction must be in \(0, 1\]; got 2.0"),
+        ("sketch", "codec 'sketch' .*; did you mean 'sketch:FRACTION'?"),
+        ("sketch:0", r"codec 'sketch:0' in 'sketch:0': fraction must be in \(0, 1\]; got 0.0"),
         ("zlib:high", "codec 'zlib:high' in 'zlib:high': invalid literal"),
         ("zlib:11", "codec 'zlib:11' in 'zlib:11': level must be an integer from 0 to 9"),
         ("", "codec '' in '' is none of identity"),
@@ -49,3 +63,18 @@ def test_name_and_call_give_the_same_bytes(text, codec):
 def test_errors_name_the_part_and_what_is_allowed(text, message):
     with pytest.raises(ValueError, match=message):
         from_name(text)
+
+
+def test_further_codecs_join_by_their_form():
+    asked = []
+
+    def make(number):
+        asked.append(number)
+        return identity()
+
+    x = np.ones(3, np.float32)
+    codec = from_name("mine:0.5+bf16", {"mine:SHARE": make})
+    assert asked == [0.5]
+    assert codec.nbytes(codec.encode(codec.init(x), x, None)[1]) == 6
+    with pytest.raises(ValueError, match=r"zlib:LEVEL, mine:SHARE; did you mean 'mine:SHARE'"):
+        from_name("mine", {"mine:SHARE": make})

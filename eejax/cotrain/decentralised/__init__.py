@@ -8,7 +8,7 @@ from eejax.cotrain.decentralised.graphs import (
     seat,
 )
 from eejax.cotrain.decentralised.price import graph_bytes, price_mixing
-from eejax.cotrain.replica import complete, consensus_distance, metropolis, ring, spectral_gap
+from eejax.cotrain.replica import complete, consensus_distance, metropolis, ring, spectral_gap, star
 
 __all__ = [
     "MixingRule",
@@ -24,4 +24,5 @@ __all__ = [
     "ring",
     "seat",
     "spectral_gap",
+    "star",
 ]

@@ -75,12 +75,12 @@ def make_robust(
             "an aggregator has one weight for each client, but the weighting of the algorithm has "
             f"{', '.join(sorted(ways))}"
         )
-    if aggregator is not None and algorithm.every_round:
+    aggregator = mean() if aggregator is None else aggregator
+    if algorithm.every_round and not aggregator.linear:
         raise ValueError(
             "an algorithm that acts in every round, such as user-level privacy, adds noise that is "
             "made for a mean, which no client moves further than its upload; leave out aggregator"
         )
-    aggregator = mean() if aggregator is None else aggregator
 
     def init(params):
         return jax.tree.map(jnp.array, aggregator.init(algorithm.upload(params)))

@@ -18,7 +18,15 @@ from eejax.cotrain.replica.hierarchical import (
     nested_bytes,
     nested_psum,
 )
-from eejax.cotrain.replica.mixing import complete, metropolis, mix, mix_bytes, ring, spectral_gap
+from eejax.cotrain.replica.mixing import (
+    complete,
+    metropolis,
+    mix,
+    mix_bytes,
+    ring,
+    spectral_gap,
+    star,
+)
 from eejax.cotrain.replica.replica import Batch, GradFn, Replica, ReplicaState, mean_grad, split
 from eejax.cotrain.replica.ring_all_reduce import (
     ring_all_gather,
@@ -67,6 +75,7 @@ __all__ = [
     "samples_that_fit",
     "spectral_gap",
     "split",
+    "star",
     "step_seconds",
     "zero",
     "zero3",

@@ -54,6 +54,18 @@ def ring(n: int) -> np.ndarray:
     return metropolis(step | step.T)
 
 
+def star(n: int) -> np.ndarray:
+    """Makes the mixing matrix of a star: the first node talks to all, and the others to it.
+
+    Example:
+      >>> star(3).round(2).tolist()
+      [[0.33, 0.33, 0.33], [0.33, 0.67, 0.0], [0.33, 0.0, 0.67]]
+    """
+    edges = np.zeros((n, n), bool)
+    edges[0, 1:] = edges[1:, 0] = True
+    return metropolis(edges)
+
+
 def complete(n: int) -> np.ndarray:
     """Makes the mixing matrix of a complete graph: everybody's mean.
 

@@ -1,6 +1,7 @@
 """Adversaries and aggregators by name: who attacks how, and what the server does about it."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ AGGREGATORS: Mapping[str, Callable[[int, int], Aggregator]] = {
 }
 """``(uploads of a round, most attackers among them) -> Aggregator``, by name of the engine."""
 
-_FORMS = ("sign_flip", "sign_flip:SCALE", "gaussian:STD", "a_little_is_enough",
+_FORMS = ("label_flip", "sign_flip", "sign_flip:SCALE", "gaussian:STD", "a_little_is_enough",
           "a_little_is_enough:Z", "inner_product:EPSILON")  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def attack_of(config: Federated, seed: int) -> Adversaries | None:
       seed: of the training.
 
     Returns:
-      The adversaries, or None without any.
+      The adversaries; None without any, or where they flip labels and send what they learn.
 
     Raises:
       ValueError: the name is unknown, or its argument is missing, no number or out of range.
@@ -85,6 +86,8 @@ def attack_of(config: Federated, seed: int) -> Adversaries | None:
     name, colon, argument = text.partition(":")
     try:
         match name, float(argument) if colon else None:
+            case "label_flip", None:
+                return None
             case "sign_flip", None:
                 attack = attacks.sign_flip()
             case "sign_flip", scale:
@@ -101,3 +104,27 @@ def attack_of(config: Federated, seed: int) -> Adversaries | None:
     except ValueError as error:
         raise ValueError(f"adversaries.attack {text!r}: {error}") from error
     return Adversaries(attack, attackers_of(config, seed))
+
+
+def labels_of(config: Federated, split: Any, labels: np.ndarray, classes: int, seed: int):
+    """Flips the labels of the samples that attackers train on, where the config says so.
+
+    Args:
+      config: the fields.
+      split: who trains on what, a `setting.Split`.
+      labels: of all samples, int32 ``[n]``.
+      classes: how many.
+      seed: of the training.
+
+    Returns:
+      Labels of all samples; the same where nobody flips them.
+    """
+    if config.adversaries.attack != "label_flip":
+        return labels
+    table, counts = split.train
+    mine = np.arange(table.shape[1]) < counts[:, None]
+    mine &= attackers_of(config, seed)[:, None]
+    flipped = np.asarray(attacks.label_flip(labels[table], np.ones(len(table), bool), classes))
+    labels = labels.copy()
+    labels[table[mine]] = flipped[mine]
+    return labels

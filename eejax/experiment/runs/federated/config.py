@@ -47,6 +47,8 @@ class System:
       jitter: standard deviation of the logarithm of a factor on the time of each turn.
       dropout: probability that an update never arrives.
       duplicate: probability that an update arrives twice; asynchronous engines only.
+      trace: a CSV file of 0 and 1 that tells who is there, a line for each round and a column for
+        each client; begins again at its end. For the engines flat and sampled.
     """
 
     file: str | None = None
@@ -59,15 +61,16 @@ class System:
     jitter: float = 0.0
     dropout: float = 0.0
     duplicate: float = 0.0
+    trace: str | None = None
 
 
 @dataclass
 class Adversaries:
-    """Clients that attack the model by what they send, in engines that work in rounds.
+    """Clients that attack the model: by their labels, or in rounds by what they send.
 
     Attributes:
-      attack: sign_flip[:SCALE], gaussian:STD, a_little_is_enough[:Z] or inner_product:EPSILON, see
-        `protect.attacks`; nobody attacks if empty.
+      attack: label_flip, sign_flip[:SCALE], gaussian:STD, a_little_is_enough[:Z] or
+        inner_product:EPSILON, see `protect.attacks`; nobody attacks if empty.
       clients: how many attack, drawn by the seed; fewer than half.
     """
 
@@ -81,10 +84,11 @@ class Federated:
 
     Attributes:
       methods: ``ALGORITHM[:NAME=VALUE,...][@ENGINE[:NAME=VALUE,...]]`` each, such as ``fedavg``,
-        ``fedprox:mu=0.1``, ``scaffold@sampled:size=5`` or ``fedavg@fedbuff:size=4``; see
-        `methods.ALGORITHMS` and `methods.ENGINES`.
+        ``fedprox:mu=0.1``, ``scaffold@sampled:size=5``, ``fedavg@fedbuff:size=4`` or
+        ``fedavg@poisson:size=5,bound=1,epsilon=8``; see `methods.ALGORITHMS`, `methods.ENGINES` and
+        `methods.PROTECTIONS`.
       seeds: of data, parameters, batches and faults; every method runs once for each.
-      model: logistic, mlp:WIDTH,... or cnn:CHANNELS,...
+      model: logistic, mlp:WIDTH,..., cnn:CHANNELS,... or lenet.
       rounds: rounds of the server. Of asynchronous engines as many arrivals as there are clients
         count as a round.
       seconds: modelled seconds after which every method stops, wherever it is; no limit if 0.
@@ -98,7 +102,8 @@ class Federated:
         each with the first seed on training samples alone; none if empty.
       validation: share of each client's training samples that the choice is made by.
       adapt_epochs: epochs of fine-tuning for methods that adapt a global model at the end.
-      codec: what updates pass on their way up, such as int8 or topk:0.1+int8.
+      codec: what updates pass on their way up, such as int8, topk:0.1+int8, sketch:0.1 or
+        clip:1.0+noise:0.01.
       target: accuracy whose first round is told.
       report_every: rounds between two measurements.
       clients: order of the clients on one accelerator: auto, scan, vmap or chunk:K.
@@ -128,71 +133,3 @@ class Federated:
     data: Data = field(default_factory=Data)
     system: System = field(default_factory=System)
     adversaries: Adversaries = field(default_factory=Adversaries)
-
-
-def check_config(config: Federated) -> None:
-    """Refuses numbers that are out of range.
-
-    Args:
-      config: the fields.
-
-    Raises:
-      ValueError: names the field.
-    """
-    system = config.system
-    for name, value, least in (
-        ("rounds", config.rounds, 1),
-        ("batch", config.batch, 1),
-        ("report_every", config.report_every, 1),
-        ("epochs", config.epochs, 0),
-        ("steps", config.steps, 1),
-        ("adapt_epochs", config.adapt_epochs, 0),
-        ("seconds", config.seconds, 0),
-        ("data.clients", config.data.clients, 1),
-        ("data.shared", config.data.shared, 0),
-        ("system.edges", system.edges, 1),
-        ("system.slowdown", system.slowdown, 1),
-        ("system.jitter", system.jitter, 0),
-    ):
-        if not value >= least:
-            raise ValueError(f"{name} must be at least {least}, got {value!r}")
-    for name, value in (
-        ("data.held_out", config.data.held_out),
-        ("validation", config.validation),
-        ("momentum", config.momentum),
-        ("system.dropout", system.dropout),
-        ("system.duplicate", system.duplicate),
-    ):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-    for name, value in (("stragglers", config.stragglers), ("system.slow", system.slow)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value!r}")
-    for name, values in (
-        ("methods", config.methods),
-        ("seeds", config.seeds),
-        ("data.partitions", config.data.partitions),
-    ):
-        if not values:
-            raise ValueError(f"{name} must not be empty")
-        twice = [value for i, value in enumerate(values) if value in values[:i]]
-        if twice:
-            raise ValueError(f"{name} holds {twice[0]!r} twice")
-    for name, values in (("learning_rate", (config.learning_rate,)), ("rates", config.rates)):
-        if not all(value > 0 for value in values):
-            raise ValueError(f"{name} must be above 0, got {values!r}")
-    attack, attackers = config.adversaries.attack, config.adversaries.clients
-    if not 0 <= attackers < config.data.clients / 2:
-        raise ValueError(
-            f"adversaries.clients must be at least 0 and fewer than half of {config.data.clients}, "
-            f"got {attackers!r}"
-        )
-    if bool(attack) != bool(attackers):
-        raise ValueError(
-            "adversaries.attack and adversaries.clients must be given together, got "
-            f"{attack!r} and {attackers!r}"
-        )
-    if config.rates and not config.validation > 0:
-        raise ValueError("validation must be above 0 to choose from rates")
-    if config.stragglers and not config.epochs:
-        raise ValueError("stragglers do some of their epochs: epochs must be at least 1")

@@ -30,14 +30,9 @@ def judge(lab: Lab, start: Start, lr: float, sent: PyTree, own: PyTree) -> float
     epochs = config.adapt_epochs
     most = max(epochs, 1) * -(-split.train.table.shape[1] // config.batch)
 
-    def correct(params, arrays, table, count):
-        answers = lab.model.logits(params, arrays["x"][table]).argmax(-1)
-        return ((answers == arrays["y"][table]) & (jnp.arange(len(table)) < count)).sum()
-
     def of_one(lr, sent, own, arrays, train, test, key):
         del own, train, key
-        model = lab.made(method, lr).model(sent)
-        return jax.lax.map(lambda row: correct(model, arrays, *row), test).sum()
+        return _correct(lab, lab.made(method, lr).model(sent), arrays, test)
 
     def of_each(lr, sent, own, arrays, train, test, key):
         made = lab.made(method, lr)
@@ -50,7 +45,7 @@ def judge(lab: Lab, start: Start, lr: float, sent: PyTree, own: PyTree) -> float
                 sent, own, jax.tree.map(lambda a: a[batches], arrays), adapting,
                 tau=epochs * -(-count // config.batch),
             )  # fmt: skip
-            return correct(params, arrays, *row)
+            return _correct_of(lab, params, arrays, *row)
 
         clients = len(train.counts)
         test = jax.tree.map(lambda x: jnp.broadcast_to(x, (clients, *x.shape[1:])), test)
@@ -61,3 +56,36 @@ def judge(lab: Lab, start: Start, lr: float, sent: PyTree, own: PyTree) -> float
     total = test.counts.sum() * (1 if shared or len(test.counts) > 1 else config.data.clients)
     key = jax.random.fold_in(start.key, 1)
     return float(program(lr, sent, own, lab.samples.arrays, split.train, test, key)) / float(total)
+
+
+def judge_each(lab: Lab, start: Start, lr: float, sent: PyTree) -> float:
+    """Tests the models of clients that have no server, each on all test samples.
+
+    Args:
+      lab: what all trainings share.
+      start: what the training started from.
+      lr: learning rate of the clients.
+      sent: what each client would send, leaves ``[clients, ...]``.
+
+    Returns:
+      Accuracy, the mean over the clients.
+    """
+    method, test = start.cell.method, start.split.test
+
+    def of_all(lr, sent, arrays, test):
+        model = lab.made(method, lr).model
+        return jax.lax.map(lambda one: _correct(lab, model(one), arrays, test), sent).sum()
+
+    program = once(lab, (method.text, "judge"), lambda: jax.jit(of_all))
+    total = test.counts.sum() * lab.config.data.clients
+    return float(program(lr, sent, lab.samples.arrays, data.ClientIndex(*test))) / float(total)
+
+
+def _correct(lab: Lab, params: PyTree, arrays: PyTree, test: data.ClientIndex) -> jax.Array:
+    """Counts right answers to the test samples of all rows."""
+    return jax.lax.map(lambda row: _correct_of(lab, params, arrays, *row), tuple(test)).sum()
+
+
+def _correct_of(lab: Lab, params: PyTree, arrays: PyTree, table, count) -> jax.Array:
+    answers = lab.model.logits(params, arrays["x"][table]).argmax(-1)
+    return ((answers == arrays["y"][table]) & (jnp.arange(len(table)) < count)).sum()

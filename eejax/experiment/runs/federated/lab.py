@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from eejax import tiers, wire
+from eejax import protect, tiers, trees
 from eejax.core import Codec
 from eejax.cotrain.federated import Epochs
 from eejax.cotrain.personal import Personal
 from eejax.cotrain.skew import data_sharing
 from eejax.experiment.runs.federated import bill
-from eejax.experiment.runs.federated.adversaries import AGGREGATORS, aggregator_of, attack_of
-from eejax.experiment.runs.federated.config import Federated, check_config
+from eejax.experiment.runs.federated.adversaries import attack_of, labels_of
+from eejax.experiment.runs.federated.checks import check_config, check_method
+from eejax.experiment.runs.federated.config import Federated
 from eejax.experiment.runs.federated.methods import Algorithm, Method, Shared, Task, parse_method
+from eejax.experiment.runs.federated.protection import Private, private_of, secure_bytes
 from eejax.experiment.runs.federated.setting import (
     Model,
     Samples,
@@ -25,12 +27,11 @@ from eejax.experiment.runs.federated.setting import (
     make_task,
     make_topology,
     pack_wide,
+    read_trace,
     split_samples,
 )
 
 PyTree = Any
-
-ASYNCHRONOUS = ("fedasync", "fedbuff")
 
 
 class Lab(NamedTuple):
@@ -92,6 +93,9 @@ class Start(NamedTuple):
       sizes: of a turn.
       turn: how long a turn of each client takes.
       faults: what goes wrong.
+      arrays: all samples, with the labels that clients train on.
+      there: who is there in each round, bool ``[rounds, clients]``; everybody if None.
+      private: user-level privacy; None where there is none.
     """
 
     cell: Cell
@@ -104,6 +108,9 @@ class Start(NamedTuple):
     sizes: bill.Sizes
     turn: tiers.Turnaround
     faults: tiers.Faults
+    arrays: dict[str, np.ndarray]
+    there: np.ndarray | None
+    private: Private | None
 
 
 def open_lab(config: Federated, algorithms: Mapping[str, Algorithm]) -> Lab:
@@ -124,8 +131,9 @@ def open_lab(config: Federated, algorithms: Mapping[str, Algorithm]) -> Lab:
     attack_of(config, config.seeds[0])
     methods = tuple(parse_method(text, algorithms) for text in config.methods)
     for method in methods:
-        _check_engine(config, method)
-    wire.from_name(config.codec)
+        check_method(config, method)
+    protect.codec_from_name(config.codec)
+    read_trace(config)
     make_topology(config, 0)
     samples = load_samples(config)
     model = make_model(config.model, samples)
@@ -156,7 +164,8 @@ def start_of(lab: Lab, cell: Cell) -> Start:
     config, method = lab.config, cell.method
     split = lab.splits[cell.partition, cell.seed, cell.validate]
     topology, system = make_topology(config, cell.seed), config.system
-    params, codec = lab.model.init(key_of(cell.seed, "init")), wire.from_name(config.codec)
+    params = lab.model.init(key_of(cell.seed, "init"))
+    codec = protect.codec_from_name(config.codec)
     algorithm = lab.made(method, config.learning_rate).algorithm
     if share := method.settings.get("share", 0):
         train = data_sharing(split.train, split.shared, share, cell.seed)
@@ -169,10 +178,22 @@ def start_of(lab: Lab, cell: Cell) -> Start:
         local = Epochs(config.epochs, stragglers, bool(method.settings.get("drop", 0)))
     work = once(lab, (method.text, "work"), lambda: _work_of_step(lab, algorithm, params))
     sizes = bill.sizes_of(algorithm, params, codec, work, steps)
+    if method.settings.get("secure"):
+        elements = trees.size(jax.eval_shape(algorithm.upload, params))
+        up, down = secure_bytes(method, len(counts), elements)
+        sizes = sizes._replace(up=up, down=sizes.down + down)
+    central, samples = method.engine == "central", lab.samples
+    labels = samples.arrays["y"]
+    if not central:
+        labels = labels_of(config, split, labels, samples.classes, cell.seed)
+    private = once(
+        lab, (method.text, "privacy", tuple(counts > 0)), lambda: private_of(config, method, counts)
+    )
     return Start(
         cell, split, topology, params, key_of(cell.seed, "train"), codec, local, sizes,
         tiers.turnaround(topology, sizes.work, sizes.steps, sizes.down, sizes.up),
         tiers.Faults(system.jitter, system.dropout, system.duplicate),
+        samples.arrays | {"y": labels}, None if central else read_trace(config), private,
     )  # fmt: skip
 
 
@@ -193,38 +214,3 @@ def _work_of_step(lab: Lab, algorithm: Any, params: PyTree) -> tiers.Work:
     own = jax.eval_shape(algorithm.client_init, params)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return tiers.work_of(algorithm.local_update, sent, own, batches, key)
-
-
-def _check_engine(config: Federated, method: Method) -> None:
-    """Refuses what an engine cannot do."""
-    where, settings, system = f"methods: {method.text!r}", method.settings, config.system
-    clients = config.data.clients
-    limits = {"f": (0, clients), "size": (1, clients), "concurrency": (0, clients),
-              "quorum": (1, clients), "k2": (1, np.inf)}  # fmt: skip
-    if method.engine == "fedbuff":
-        limits["size"] = (1, np.inf)
-    for name, (least, most) in limits.items():
-        value = settings.get(name, 1)
-        if value != int(value) or not least <= value <= most:
-            most = "" if most == np.inf else f" and at most {most}"
-            raise ValueError(
-                f"{where}: {name} must be a whole number of at least {least}{most}, got {value:g}"
-            )
-    if config.adversaries.attack and method.engine in (*ASYNCHRONOUS, "hierarchical"):
-        raise ValueError(f"{where}: adversaries.attack must be empty, since {method.engine} does "
-                         "not keep the uploads of a round one by one")  # fmt: skip
-    if method.engine in AGGREGATORS:
-        aggregator_of(config, method, clients)
-    if method.engine in ASYNCHRONOUS and config.epochs:
-        raise ValueError(f"{where}: epochs must be 0, since {method.engine} counts local work in "
-                         "steps")  # fmt: skip
-    if method.engine in ("sampled", "hierarchical", "central") and system.dropout:
-        raise ValueError(f"{where}: system.dropout must be 0, since {method.engine} loses nothing")
-    if settings.get("drop") and not config.stragglers:
-        raise ValueError(f"{where}: drop=1 needs stragglers above 0")
-    if not 0 <= settings.get("share", 0) <= 1:
-        raise ValueError(f"{where}: share must be in [0, 1], got {settings['share']:g}")
-    if settings.get("share") and not config.data.shared:
-        raise ValueError(f"{where}: share needs data.shared above 0")
-    if method.engine == "semi" and not settings["deadline_s"] > 0:
-        raise ValueError(f"{where}: deadline_s must be above 0")

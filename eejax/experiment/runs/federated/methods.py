@@ -8,9 +8,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import optax
 
 from eejax.core import FederatedAlgorithm
+from eejax.cotrain import decentralised
 from eejax.cotrain.federated import (
     fedadagrad,
     fedadam,
@@ -82,7 +84,7 @@ class Method(NamedTuple):
       options: keywords for it, without ``lr``.
       lr: learning rate of the clients, None for that of the config.
       engine: name in `ENGINES`.
-      settings: of the engine, all of them.
+      settings: of the engine, all of them: numbers, and names where the default is one.
     """
 
     text: str
@@ -90,7 +92,7 @@ class Method(NamedTuple):
     options: dict[str, float]
     lr: float | None
     engine: str
-    settings: dict[str, float]
+    settings: dict[str, Any]
 
 
 def _fedavg(task, lr):
@@ -172,13 +174,35 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 }
 """What can be trained, by name; options are keywords, and all take ``lr``."""
 
-ENGINES: Mapping[str, dict[str, float]] = {
+ASYNCHRONOUS = ("fedasync", "fedbuff")
+"""Engines in which updates are taken as they come."""
+
+GRAPHS: Mapping[str, Callable[[int], np.ndarray]] = {
+    "ring": decentralised.ring,
+    "star": decentralised.star,
+    "complete": decentralised.complete,
+}
+"""``(clients) -> mixing matrix``, by the name of the graph."""
+
+PROTECTIONS: Mapping[str, float] = {
+    "secure": 0, "limit": 1.0, "bound": 0, "noise": 0, "epsilon": 0, "delta": 1e-5,
+}  # fmt: skip
+"""Settings of every engine but ``central``, which refuses what it cannot do.
+
+``secure=1``: the server sees only sums (`protect.secure_mean`), of elements up to ``limit``.
+``bound``: clients cut what they send to this norm, and the server adds noise of ``noise`` times as
+much to the sum, or as much as keeps ``epsilon`` at ``delta`` (`protect.user_level_dp`).
+"""
+
+ENGINES: Mapping[str, dict[str, Any]] = {
     "flat": {"drop": 0, "share": 0},
     "hierarchical": {"k2": 2},
     "sampled": {"size": 5},
+    "poisson": {"size": 5},
     "semi": {"deadline_s": 1.0, "quorum": 1},
     "fedasync": {"alpha": 0.6, "a": 0.5, "concurrency": 0},
     "fedbuff": {"size": 5, "server_lr": 1.0, "concurrency": 0},
+    "gossip": {"graph": "ring"},
     "central": {},
     "krum": {"f": 0},
     "multi_krum": {"f": 0},
@@ -190,10 +214,12 @@ ENGINES: Mapping[str, dict[str, float]] = {
 """How rounds are run, by name, with the settings of each.
 
 ``flat``: all clients every round; ``drop=1`` throws away what stragglers did, and ``share`` is the
-portion of the shared samples (`Data.shared`) that each client gets. ``hierarchical``:
-``k2`` aggregations at the edge for one in the cloud. ``sampled``: a cohort of ``size`` clients.
+portion of the shared samples (`Data.shared`) that each client gets. ``hierarchical``: ``k2``
+aggregations at the edge for one in the cloud. ``sampled``: a cohort of ``size`` clients.
+``poisson``: each client on its own, ``size`` of them on average, as accounts of privacy assume.
 ``semi``: updates that come within ``deadline_s``, or the first ``quorum``. ``fedasync`` and
-``fedbuff``: every update as it comes, with ``concurrency`` clients at work, all if 0. ``central``:
+``fedbuff``: every update as it comes, with ``concurrency`` clients at work, all if 0. ``gossip``:
+neighbours mix their models without a server, on a ``graph``: ring, star or complete. ``central``:
 all samples in one place, the upper bound. The others are ``flat`` with a robust aggregator of
 `protect`, which withstands ``f`` attackers where it takes any, as many as attack if 0.
 """
@@ -214,8 +240,8 @@ def parse_method(text: str, algorithms: Mapping[str, Algorithm] = ALGORITHMS) ->
 
     Example:
       >>> method = parse_method("fedprox:mu=0.5@sampled:size=3")
-      >>> method.algorithm, method.options, method.engine, method.settings
-      ('fedprox', {'mu': 0.5}, 'sampled', {'size': 3.0})
+      >>> method.algorithm, method.options, method.engine, method.settings["size"]
+      ('fedprox', {'mu': 0.5}, 'sampled', 3.0)
     """
     trained, _, run = text.partition("@")
     name, given = _part(text, trained, algorithms, "algorithm")
@@ -229,7 +255,8 @@ def parse_method(text: str, algorithms: Mapping[str, Algorithm] = ALGORITHMS) ->
     if lr is not None and not lr > 0:
         raise ValueError(f"methods: {text!r}: lr must be above 0, got {lr!r}")
     engine, given = _part(text, run or "flat", ENGINES, "engine")
-    settings = ENGINES[engine] | _options(text, given, ENGINES[engine], engine)
+    known = ENGINES[engine] | (PROTECTIONS if engine != "central" else {})
+    settings = known | _options(text, given, known, engine)
     return Method(text, name, options, lr, engine, settings)
 
 
@@ -243,7 +270,7 @@ def _part(text: str, part: str, known: Mapping[str, Any], what: str) -> tuple[st
     return name, given
 
 
-def _options(text: str, given: str, known: Mapping[str, Any], owner: str) -> dict[str, float]:
+def _options(text: str, given: str, known: Mapping[str, Any], owner: str) -> dict[str, Any]:
     options = {}
     for pair in filter(None, given.split(",")):
         name, _, value = pair.partition("=")
@@ -252,6 +279,9 @@ def _options(text: str, given: str, known: Mapping[str, Any], owner: str) -> dic
                 f"methods: {owner} in {text!r} has no option {name!r}{suggest(name, known)}; "
                 f"it has {', '.join(known) or 'none'}"
             )
+        if isinstance(known[name], str):
+            options[name] = value
+            continue
         try:
             options[name] = float(value)
         except ValueError:

@@ -81,6 +81,8 @@ def summarise(config: Federated, results: dict[str, Any]) -> dict[str, Any]:
             flat[f"{name}/rounds_to_target"] = None if None in reached else max(reached)
             for cost, _ in COSTS:
                 flat[f"{name}/{cost}"] = float(np.mean(last(curves, cost)))
+            if "epsilon" in curves[0][-1]:
+                flat[f"{name}/epsilon"] = max(last(curves, "epsilon"))
             if f"{partition}/{text}" in results.get("rates", {}):
                 flat[f"{name}/rate"] = results["rates"][name]["chosen"]
     return flat
@@ -157,6 +159,8 @@ def _overview(lab: Lab, results: dict[str, Any]) -> Section:
 def _models(lab: Lab, text: str) -> str:
     """Tells whether clients end with models of their own."""
     method = lab.methods[lab.config.methods.index(text)]
+    if method.engine == "gossip":
+        return "mixed"
     made = lab.made(method, lab.config.learning_rate)
     return "global" if isinstance(made, Shared) else "personal"
 
@@ -167,7 +171,7 @@ def _how_tested(config: Federated) -> str:
             f"Tested on the {100 * config.data.held_out:g} % of its samples that each client "
             "holds out: one model on all of them, personal models each on its client's."
         )
-    return "Tested on the test split; of personal models, the mean over the clients."
+    return "Tested on the test split; of personal and mixed models, the mean over the clients."
 
 
 def _how_tuned(config: Federated) -> str:
@@ -184,6 +188,7 @@ def _partition(lab: Lab, results: dict[str, Any], partition: str) -> Section:
     methods = config.methods
     curves = {text: curves_of(results, config, partition, text) for text in methods}
     equal = {name: at_equal(list(curves.values()), name) for name, _ in COSTS}
+    private = any("epsilon" in found[0][-1] for found in curves.values())
     rows = []
     for text in methods:
         reached = [first_round(curve, config.target) for curve in curves[text]]
@@ -195,12 +200,14 @@ def _partition(lab: Lab, results: dict[str, Any], partition: str) -> Section:
             _spread(last(curves[text])),
             ", ".join("–" if r is None else str(r) for r in reached),
             *(si(float(np.mean(last(curves[text], name))), unit) for name, unit in COSTS),
+            *([_epsilon(curves[text])] if private else []),
             *rates,
         ])  # fmt: skip
     columns = [
         "method", "models", "accuracy in %", f"rounds to {100 * config.target:g} %",
         "modelled time", "energy", "bytes", "bytes to and from the top",
     ]  # fmt: skip
+    columns += ["epsilon"] if private else []
     columns += ["learning rate"] if config.rates else []
     best = int(np.argmax([np.mean(last(curves[text])) for text in methods]))
     tables = [Table(
@@ -231,6 +238,12 @@ def _partition(lab: Lab, results: dict[str, Any], partition: str) -> Section:
         if any(last(found, axis[0])[0] for found in curves.values())
     ]
     return Section(f"Partition {partition}", "", tuple(tables), tuple(figures))
+
+
+def _epsilon(curves: list[list]) -> str | None:
+    """Tells the privacy that a method spent, the most of all seeds."""
+    spent = [curve[-1].get("epsilon") for curve in curves]
+    return None if None in spent else f"{max(spent):.2f}"
 
 
 def _curve_figure(curves: dict[str, list[list]], name: str, label: str, unit: str) -> Lines:

@@ -111,14 +111,16 @@ def _advance(lab, trainer, state, lr, done, rounds, curve):
         "modelled_j": float(bill.joules[last]),
         "bytes": int(bill.nbytes()[last]),
         "top_bytes": int(bill.nbytes(bill.top)[last]),
+        **trainer.spent(state),
     })  # fmt: skip
     return state
 
 
 def _note(row: dict[str, Any]) -> str:
+    spent = f", epsilon {row['epsilon']:.2f}" if "epsilon" in row else ""
     return (
         f"accuracy {row['accuracy']:.3f}, modelled {si(row['modelled_s'], 's')}, "
-        f"{si(row['bytes'], 'B')}"
+        f"{si(row['bytes'], 'B')}{spent}"
     )
 
 

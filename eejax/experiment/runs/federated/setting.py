@@ -142,14 +142,14 @@ def make_model(text: str, samples: Samples) -> Model:
     """Makes a classifier.
 
     Args:
-      text: ``logistic``, ``mlp:WIDTH,...`` or ``cnn:CHANNELS,...``.
+      text: ``logistic``, ``mlp:WIDTH,...``, ``cnn:CHANNELS,...`` or ``lenet``.
       samples: what it classifies.
 
     Returns:
       The model.
 
     Raises:
-      ValueError: the name is unknown, or its argument is missing or wrong.
+      ValueError: the name is unknown, its argument is missing or wrong, or samples are too small.
     """
     name, _, given = text.partition(":")
     x = samples.arrays["x"][:1]
@@ -162,9 +162,11 @@ def make_model(text: str, samples: Samples) -> Model:
                 return _staged(models.staged_mlp(samples.classes, widths), x)
             case "cnn", (_, *_):
                 return _staged(models.branchy_cnn(samples.classes, widths), x)
+            case "lenet", ():
+                return _staged(models.lenet(samples.classes), x)
     except ValueError as error:
         raise ValueError(f"model {text!r}: {error}") from error
-    known = ("logistic", "mlp:WIDTH,...", "cnn:CHANNELS,...")
+    known = ("logistic", "mlp:WIDTH,...", "cnn:CHANNELS,...", "lenet")
     raise ValueError(f"model {text!r} is none of {' '.join(known)}{suggest(name, known)}")
 
 
@@ -232,6 +234,33 @@ def make_topology(config: Federated, seed: int) -> tiers.Topology:
     return tiers.Topology((dataclasses.replace(ends, devices=devices, links=links), *above))
 
 
+def read_trace(config: Federated) -> np.ndarray | None:
+    """Reads who is there in which round.
+
+    Args:
+      config: the fields.
+
+    Returns:
+      bool ``[rounds, clients]`` for all rounds of the config; None without a trace.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a table of 0 and 1 with a column for each client.
+    """
+    path, clients = config.system.trace, config.data.clients
+    if path is None:
+        return None
+    with open(path) as file:
+        lines = [line.split(",") for line in file.read().split()]
+    if not lines or any(len(line) != clients or set(line) - {"0", "1"} for line in lines):
+        raise ValueError(
+            f"system.trace: {path} must hold lines of {clients} numbers, one for each client, each "
+            "0 or 1 and separated by commas"
+        )
+    there = np.array(lines) == "1"
+    return there[np.arange(config.rounds) % len(there)]
+
+
 def _cut(parts: list[np.ndarray], share: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Splits each client's samples, which are in random order; both sides get some if they can."""
     keep = [min(max(1, round((1 - share) * len(part))), max(len(part) - 1, 1)) for part in parts]
@@ -254,6 +283,7 @@ def _logistic(features: int, classes: int) -> Model:
 
 def _staged(model: StagedModel, x: np.ndarray) -> Model:
     model = StagedModel(model.stages, model.exits[-1:])
+    jax.eval_shape(lambda key: models.init(model, key, x), jax.random.key(0))  # Do images fit?
     return Model(
         lambda key: models.init(model, key, x),
         lambda params, x: models.all_logits(model, params, x)[-1],
