@@ -19,8 +19,8 @@ everybody             94.2 (93.6 to 94.4)  90.9 (90.0 to 92.2)  19.3    182.8
 Without a server nothing goes to the cloud; but models that differ much need many rounds to mix, and
 where every client has two classes each knows little but its own. A star is the worst: its centre
 sends to all, one after the other, and by the weights of `metropolis` every other client keeps nine
-tenths of its own model. Edge servers below the cloud (k2 = 1) make the same model as one server with
-fewer bytes.
+tenths of its own model. Edge servers below the cloud (k2 = 1) make the same model as one server
+with fewer bytes.
 
 References: Lian et al., Can Decentralized Algorithms Outperform Centralized Algorithms? A Case
 Study for Decentralized Parallel Stochastic Gradient Descent, 2017.

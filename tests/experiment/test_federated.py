@@ -19,8 +19,9 @@ from eejax.experiment.metrics import read_metrics
 from eejax.experiment.runs.federated import ALGORITHMS, Adversaries, Data, Federated, System
 from eejax.experiment.runs.federated.adversaries import attackers_of
 from eejax.experiment.runs.federated.lab import Cell, open_lab, start_of
+from eejax.experiment.runs.federated.layouts import drawn
 from eejax.experiment.runs.federated.report import at_equal, first_round
-from eejax.experiment.runs.federated.trainer import drawn, make_trainer
+from eejax.experiment.runs.federated.trainer import make_trainer
 from eejax.experiment.workdir import RunDir
 
 FOLDER = Path(__file__).parents[2] / "configs" / "federated"
@@ -114,7 +115,7 @@ def test_comparison_tunes_every_method_alike(tmp_path):
      "fedavg@sampled:size=2,secure=1"],
 )  # fmt: skip
 def test_every_engine_trains_and_may_be_cut(text):
-    trainer, _ = trainer_of(text)
+    trainer, _ = trainer_of(text, model="logistic")
     whole, loss, accuracy = trained(trainer, 2)
     state, _ = trainer.advance(0.1, trainer.first(), 1)
     state, again = trainer.advance(0.1, state, 1)
