@@ -17,7 +17,7 @@ from eejax.experiment.user_errors import answer, complain, unknown_argument
 
 COMMANDS = {
     "run": (),
-    "data": ("list", "prepare", "import"),
+    "data": ("list", "prepare", "import", "partition"),
     "report": (),
     "methods": (*commands.ROOMS, "cotrain"),
     "launch": (),
@@ -33,6 +33,7 @@ examples:
   eejax run configs/lifecycle_mnist.py --config.seed=1 --workdir runs/seed1
   eejax run configs/lifecycle_mnist.py --resume      goes on with the newest run
   eejax data import fashion_mnist ~/idx_files        files downloaded by hand
+  eejax data partition digits dirichlet:0.3 --plot clients.png --out clients.json
   eejax report runs/seed1                            writes report.html again
   eejax methods cotrain                              what there is to train with
   eejax parallel plan configs/parallel/language_model.py
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
                      help="show this help, and with a CONFIG its fields")  # fmt: skip
     run.set_defaults(run_parser=run)
 
-    data = add("data", commands.data, "Lists, prepares or imports data sets.")
+    data = add("data", commands.data, "Lists, prepares, imports or partitions data sets.")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of data sets")
@@ -131,6 +132,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     imports.add_argument("name", metavar="NAME", help="name to load the set by")
     imports.add_argument("directory", type=Path, metavar="PATH", help="their folder or archive")
+
+    spread = actions.add_parser("partition", parents=[place], help="spread samples over clients")
+    spread.add_argument("name", metavar="NAME", help="data set")
+    spread.add_argument("partitioner", metavar="PARTITIONER",
+                        help="such as dirichlet:0.5, shards:2, classes:2 or natural")  # fmt: skip
+    spread.add_argument("--clients", type=int, default=10, metavar="N", help="how many (10)")
+    spread.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (0)")
+    spread.add_argument("--split", default="train", metavar="SPLIT", help="such as train[:1000]")
+    spread.add_argument("--features", default="", metavar="SKEW",
+                        help="feature skew to note, such as rotation:45")  # fmt: skip
+    spread.add_argument(
+        "--out", type=Path, metavar="FILE", help="JSON file, reproducible to the bit"
+    )
+    spread.add_argument("--plot", type=Path, metavar="FILE", help="picture, such as clients.png")
 
     report = add("report", commands.report, "Writes report.html of a run again.")
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")

@@ -24,6 +24,8 @@ ROOMS = (
     "cotrain.pipeline", "cotrain.replica", "cotrain.multihost", "coinfer", "coupdate",
 )  # fmt: skip
 
+_PICTURES = (".png", ".svg", ".pdf")
+
 
 def run(args: argparse.Namespace) -> int:
     """Runs an experiment, alone or as one of several processes."""
@@ -85,7 +87,7 @@ def _run_config(args: argparse.Namespace) -> int:
 
 
 def data(args: argparse.Namespace) -> int:
-    """Lists, prepares or imports data sets."""
+    """Lists, prepares, imports or partitions data sets."""
     from eejax import data
 
     console = Console(highlight=False)
@@ -93,9 +95,37 @@ def data(args: argparse.Namespace) -> int:
         console.print(data.list_datasets(args.data_dir))
     elif args.action == "prepare":
         console.print(data.prepare(args.name, args.data_dir))
+    elif args.action == "partition":
+        console.print(_partition_data(args))
     else:
         console.print(data.import_set(args.name, args.directory, args.data_dir))
     return 0
+
+
+def _partition_data(args: argparse.Namespace) -> str:
+    from eejax import data
+
+    if args.plot and args.plot.suffix not in _PICTURES:
+        raise ValueError(f"--plot must end in one of {', '.join(_PICTURES)}, got {args.plot}")
+    source = data.load(args.name, args.split, args.data_dir)
+    made = data.make_partition(
+        args.partitioner, source.labels, args.clients, args.seed, source.groups, args.features
+    )
+    sizes, written = [len(row) for row in made.indices], []
+    if args.out:
+        data.save_partition(args.out, made)
+        written.append(args.out)
+    if args.plot:
+        counts = data.label_distribution(source.labels, made.indices, len(source.info.classes))
+        axes = data.plot_label_distribution(counts, source.info.classes)
+        axes.set_title(f"{args.name}, {args.partitioner}, seed {args.seed}")
+        axes.figure.savefig(args.plot)
+        written.append(args.plot)
+    about = (
+        f"{args.name}, {args.split}, by {args.partitioner}, seed {args.seed}: {len(sizes)} clients "
+        f"of {min(sizes):,} to {max(sizes):,} samples, {sum(sizes):,} in all"
+    )
+    return "\n".join([about, *(f"written: {path}" for path in written)])
 
 
 def report(args: argparse.Namespace) -> int:

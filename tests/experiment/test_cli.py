@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from eejax import data
 from eejax.experiment import commands
 from eejax.experiment.cli import main
 
@@ -255,6 +256,20 @@ def test_partition_prints_tables_or_json_and_writes_a_page(tmp_path, monkeypatch
     assert code("partition", "--model", "nowhere:mlp") == 2
     assert "there is no module 'nowhere'" in capsys.readouterr().err
     assert code("partition") == 2
+
+
+def test_a_partition_of_data_is_a_picture_and_a_file_that_can_be_made_again(tmp_path, capsys):
+    for name in ("a", "b"):
+        assert main(["data", "partition", "digits", "dirichlet:0.3", "--clients", "5", "--split",
+                     "train[:100]", "--out", str(tmp_path / f"{name}.json"), "--plot",
+                     str(tmp_path / f"{name}.svg"), "--features", "rotation:45"]) == 0  # fmt: skip
+        assert "5 clients of" in capsys.readouterr().out
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    made = data.load_partition(tmp_path / "a.json", data.load("digits", "train[:100]").labels)
+    assert (len(made.indices), made.features) == (5, "rotation:45")
+    assert main(["data", "partition", "digits", "iid", "--plot", "clients.xyz"]) == 2
+    assert "--plot must end in one of .png, .svg, .pdf, got clients.xyz" in capsys.readouterr().err
 
 
 def test_a_profile_of_this_machine_plans(tmp_path, monkeypatch, capsys):

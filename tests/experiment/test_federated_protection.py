@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from eejax import data as eejax_data
 from eejax import protect
 from eejax.cotrain.federated import samplers
 from eejax.experiment.cli import main
 from eejax.experiment.metrics import read_metrics
-from eejax.experiment.runs.federated import ALGORITHMS, Adversaries, Data, Federated, System
+from eejax.experiment.runs.federated import (
+    ALGORITHMS,
+    Adversaries,
+    Data,
+    Federated,
+    System,
+    samples,
+)
 from eejax.experiment.runs.federated.adversaries import attackers_of
 from eejax.experiment.runs.federated.lab import Cell, open_lab, start_of
 from eejax.experiment.runs.federated.protection import private_of
@@ -219,6 +227,38 @@ def test_only_who_is_there_takes_part(tmp_path):
     close(params[1], params[2], atol=0)
 
 
+def test_clients_see_their_own_images_and_the_test_split_is_common():
+    fields = {"clients": 4, "partitions": ("iid",), "train": "[:80]", "features": "noise:50"}
+    _, start = trainer_of("fedavg", data=Data(**fields))
+    _, plain = trainer_of("fedavg")
+    assert (start.split.train.table == plain.split.train.table).all()
+    moved = np.abs(start.arrays["x"] - plain.arrays["x"]).mean((1, 2, 3)) * 255
+    (first, *_, last), counts = start.split.train
+    assert not moved[first[: counts[0]]].any()  # Noise rises from none to 50.
+    assert 10 < moved[last[: counts[-1]]].mean() < 50
+    assert not moved[start.split.test.table].any()
+    _, own = trainer_of("ditto", data=Data(**fields, held_out=0.25))
+    _, bare = trainer_of("ditto", data=Data(**fields | {"features": ""}, held_out=0.25))
+    moved = np.abs(own.arrays["x"] - bare.arrays["x"]).mean((1, 2, 3))
+    table, counts = own.split.test
+    assert [moved[row[:n]].min() > 0 for row, n in zip(table, counts)] == [False] + [True] * 3
+
+
+def test_natural_groups_are_clients(monkeypatch):
+    digits, original = eejax_data.load("digits"), eejax_data.load
+    groups = (np.arange(len(digits.labels)) % 4).astype(np.int32)
+
+    def load(name, split, directory):
+        found = original(name, split, directory)
+        return found._replace(groups=groups[: len(found.labels)])
+
+    monkeypatch.setattr(samples.data, "load", load)
+    _, start = trainer_of("fedavg", data=Data(clients=4, partitions=("natural",), train="[:80]"))
+    table, counts = start.split.train
+    assert sorted(counts) == [20] * 4
+    assert all(len(set(groups[row[:n]])) == 1 for row, n in zip(table, counts))
+
+
 @pytest.mark.parametrize("text", ["1,1,0\n", "1,1,0,2\n", "", "1;1;0;0\n"])
 def test_a_wrong_trace_is_named(tmp_path, text):
     (tmp_path / "trace.csv").write_text(text)
@@ -241,6 +281,9 @@ def test_a_wrong_trace_is_named(tmp_path, text):
         ("fedavg@flat:bound=-1", {}, "bound must be at least 0"),
         ("fedavg@flat:bound=1,noise=1,delta=1", {}, r"delta must be in \(0, 1\)"),
         ("fedavg@flat:secure=1,limit=0", {}, "limit must be above 0"),
+        ("fedavg", {"data": Data(partitions=("natural",))}, "groups must be one a sample"),
+        ("fedavg", {"data": Data(features="rotate:9")}, "data.features: .*did you mean 'rotation"),
+        ("fedavg@flat:share=1", {"data": Data(shared=0.1, features="noise:9")}, "same samples"),
         ("fedavg@gossip:graph=rings", {}, "did you mean 'ring'"),
         ("fedavg@gossip", {"codec": "int8"}, "codec must be identity"),
         ("ditto@gossip", {}, "gossip trains one model for all"),

@@ -135,6 +135,9 @@ def _check_surroundings(config: Federated, method: Method) -> None:
         raise ValueError(f"system.trace works with flat and sampled, not with {engine}")
     if system.trace and system.dropout:
         raise ValueError("system.trace and system.dropout cannot be given together")
+    if config.data.features and method.settings.get("share"):
+        raise ValueError("data.features cannot be given with share, since several clients would "
+                         "see the same samples")  # fmt: skip
     if attack == "label_flip" and method.settings.get("share"):
         raise ValueError("adversaries.attack cannot be label_flip with share, since others train "
                          "on the same samples")  # fmt: skip

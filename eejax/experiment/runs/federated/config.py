@@ -11,8 +11,10 @@ class Data:
       name: a data set of `eejax data list`.
       directory: folder of data sets that were prepared or imported; the usual one if None.
       clients: how many.
-      partitions: how samples are spread, as `data.partitioner_from_name` takes it; several are
-        compared.
+      partitions: how samples are spread, as `data.partitioner_from_name` takes it, or ``natural``
+        for sets with groups of their own; several are compared.
+      features: how each client sees its images, as `data.feature_skew_from_name` takes it, such as
+        rotation:45, noise:50 or writer:1; the common test split is as it is. All alike if empty.
       held_out: share of each client's samples to test by, in [0, 1): then all samples of the set
         are dealt to the clients, and personal models are tested on the client's own share. 0 tests
         every model on the test split.
@@ -26,6 +28,7 @@ class Data:
     directory: str | None = None
     clients: int = 10
     partitions: tuple[str, ...] = ("dirichlet:0.5",)
+    features: str = ""
     held_out: float = 0.0
     shared: float = 0.0
     train: str = ""

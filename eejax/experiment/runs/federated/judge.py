@@ -55,7 +55,7 @@ def judge(lab: Lab, start: Start, lr: float, sent: PyTree, own: PyTree) -> float
     test = data.ClientIndex(*split.test)
     total = test.counts.sum() * (1 if shared or len(test.counts) > 1 else config.data.clients)
     key = jax.random.fold_in(start.key, 1)
-    return float(program(lr, sent, own, lab.samples.arrays, split.train, test, key)) / float(total)
+    return float(program(lr, sent, own, _seen(lab, start), split.train, test, key)) / float(total)
 
 
 def judge_each(lab: Lab, start: Start, lr: float, sent: PyTree) -> float:
@@ -78,7 +78,12 @@ def judge_each(lab: Lab, start: Start, lr: float, sent: PyTree) -> float:
 
     program = once(lab, (method.text, "judge"), lambda: jax.jit(of_all))
     total = test.counts.sum() * lab.config.data.clients
-    return float(program(lr, sent, lab.samples.arrays, data.ClientIndex(*test))) / float(total)
+    return float(program(lr, sent, _seen(lab, start), data.ClientIndex(*test))) / float(total)
+
+
+def _seen(lab: Lab, start: Start) -> dict[str, Any]:
+    """Gives the samples as clients see them, with their true labels."""
+    return start.arrays | {"y": lab.samples.arrays["y"]}
 
 
 def _correct(lab: Lab, params: PyTree, arrays: PyTree, test: data.ClientIndex) -> jax.Array:

@@ -17,18 +17,22 @@ from eejax.experiment.runs.federated.checks import check_config, check_method
 from eejax.experiment.runs.federated.config import Federated
 from eejax.experiment.runs.federated.methods import Algorithm, Method, Shared, Task, parse_method
 from eejax.experiment.runs.federated.protection import Private, private_of, secure_bytes
-from eejax.experiment.runs.federated.setting import (
-    Model,
+from eejax.experiment.runs.federated.samples import (
     Samples,
     Split,
-    key_of,
+    feature_skew_of,
     load_samples,
+    pack_wide,
+    see,
+    split_samples,
+)
+from eejax.experiment.runs.federated.setting import (
+    Model,
+    key_of,
     make_model,
     make_task,
     make_topology,
-    pack_wide,
     read_trace,
-    split_samples,
 )
 
 PyTree = Any
@@ -134,6 +138,8 @@ def open_lab(config: Federated, algorithms: Mapping[str, Algorithm]) -> Lab:
         check_method(config, method)
     protect.codec_from_name(config.codec)
     read_trace(config)
+    if config.data.features:
+        feature_skew_of(config, config.seeds[0])
     make_topology(config, 0)
     samples = load_samples(config)
     model = make_model(config.model, samples)
@@ -182,10 +188,6 @@ def start_of(lab: Lab, cell: Cell) -> Start:
         elements = trees.size(jax.eval_shape(algorithm.upload, params))
         up, down = secure_bytes(method, len(counts), elements)
         sizes = sizes._replace(up=up, down=sizes.down + down)
-    central, samples = method.engine == "central", lab.samples
-    labels = samples.arrays["y"]
-    if not central:
-        labels = labels_of(config, split, labels, samples.classes, cell.seed)
     private = once(
         lab, (method.text, "privacy", tuple(counts > 0)), lambda: private_of(config, method, counts)
     )
@@ -193,7 +195,7 @@ def start_of(lab: Lab, cell: Cell) -> Start:
         cell, split, topology, params, key_of(cell.seed, "train"), codec, local, sizes,
         tiers.turnaround(topology, sizes.work, sizes.steps, sizes.down, sizes.up),
         tiers.Faults(system.jitter, system.dropout, system.duplicate),
-        samples.arrays | {"y": labels}, None if central else read_trace(config), private,
+        _arrays(lab, cell), None if method.engine == "central" else read_trace(config), private,
     )  # fmt: skip
 
 
@@ -202,6 +204,19 @@ def once(lab: Lab, name: tuple, make: Callable[[], Any]) -> Any:
     if name not in lab.programs:
         lab.programs[name] = make()
     return lab.programs[name]
+
+
+def _arrays(lab: Lab, cell: Cell) -> dict[str, np.ndarray]:
+    """Makes the samples as the clients see and label them."""
+    config, samples = lab.config, lab.samples
+    name = cell.partition, cell.seed, cell.validate
+    split, labels = lab.splits[name], samples.arrays["y"]
+    images = once(
+        lab, ("images", *name), lambda: see(config, samples.arrays["x"], split, cell.seed)
+    )
+    if cell.method.engine != "central":  # The upper bound: without attackers.
+        labels = labels_of(config, split, labels, samples.classes, cell.seed)
+    return {"x": images, "y": labels}
 
 
 def _work_of_step(lab: Lab, algorithm: Any, params: PyTree) -> tiers.Work:

@@ -18,7 +18,7 @@ from eejax.experiment.runs.federated.lab import Lab, Start
 from eejax.experiment.runs.federated.methods import GRAPHS
 from eejax.experiment.runs.federated.neighbours import between_neighbours
 from eejax.experiment.runs.federated.protection import made_of, secure_of
-from eejax.experiment.runs.federated.setting import pack_wide
+from eejax.experiment.runs.federated.samples import pack_wide
 
 PyTree = Any
 

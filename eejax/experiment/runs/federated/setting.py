@@ -1,4 +1,4 @@
-"""What stands before the first round: data, model, and the modelled system."""
+"""What stands before the first round: the model, its task, and the modelled system."""
 
 import dataclasses
 import zlib
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eejax import data, models, tiers
+from eejax import models, tiers
 from eejax.core import StagedModel
-from eejax.cotrain.skew import hold_out
 from eejax.experiment.runs.federated.config import Federated
 from eejax.experiment.runs.federated.methods import Task
+from eejax.experiment.runs.federated.samples import Samples
 from eejax.names import suggest
 
 PyTree = Any
@@ -34,108 +34,9 @@ class Model(NamedTuple):
     head: str
 
 
-class Samples(NamedTuple):
-    """All samples, of which clients have some.
-
-    Attributes:
-      arrays: ``{"x": float32 [n, ...] in [0, 1], "y": int32 [n]}``.
-      classes: how many.
-      test: positions of the test split; none when clients hold out their own.
-      nbytes: bytes of one raw sample with its label.
-    """
-
-    arrays: dict[str, np.ndarray]
-    classes: int
-    test: np.ndarray
-    nbytes: int
-
-
-class Split(NamedTuple):
-    """Who trains and tests on what; shaped alike for all partitions and seeds.
-
-    Attributes:
-      train: samples of each client.
-      test: samples that models are tested on: one row a client, or a single one for all.
-      shared: positions of the samples that were set aside to be shared.
-    """
-
-    train: data.ClientIndex
-    test: data.ClientIndex
-    shared: np.ndarray
-
-
 def key_of(seed: int, purpose: str) -> jax.Array:
     """Gives the key of a purpose, which depends on the seed and its name alone."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
-
-
-def load_samples(config: Federated) -> Samples:
-    """Loads the data set.
-
-    Args:
-      config: the fields.
-
-    Returns:
-      The samples.
-
-    Raises:
-      FileNotFoundError: the data set is not on this machine; says how to get it.
-      ValueError: a name or slice is wrong.
-    """
-    fields = config.data
-    pools = [
-        data.load(fields.name, f"{split}{part}", fields.directory)
-        for split, part in (("train", fields.train), ("test", fields.test))
-    ]
-    images = np.concatenate([pool.images for pool in pools])
-    labels = np.concatenate([pool.labels for pool in pools]).astype(np.int32)
-    trained = len(labels) if fields.held_out else len(pools[0].labels)
-    return Samples(
-        {"x": images.astype(np.float32) / np.float32(255), "y": labels},
-        len(pools[0].info.classes),
-        np.arange(trained, len(labels)),
-        images[0].size + 1,
-    )
-
-
-def split_samples(
-    config: Federated, samples: Samples, partition: str, seed: int, validate: bool = False
-) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Deals the samples to the clients.
-
-    Args:
-      config: the fields.
-      samples: all samples.
-      partition: how to deal them.
-      seed: of the partition.
-      validate: whether to hold out training samples, in place of test samples, to choose by.
-
-    Returns:
-      Positions of the training samples of each client, those to test by, of each client or one
-      array for all, and those set aside to be shared.
-
-    Raises:
-      ValueError: the partitioner is unknown, or a client has too few samples.
-    """
-    labels = samples.arrays["y"]
-    pool = len(labels) - len(samples.test)
-    try:
-        shared, rest = hold_out(labels[:pool], config.data.shared, seed)
-        parts = data.partitioner_from_name(partition)(labels[rest], config.data.clients, seed)
-    except ValueError as error:
-        raise ValueError(f"data.partitions: {error}") from error
-    train, test = [rest[part] for part in parts], [samples.test]
-    if config.data.held_out:
-        train, test = _cut(train, config.data.held_out)
-    if validate:
-        train, test = _cut(train, config.validation)
-    return train, test, shared
-
-
-def pack_wide(parts: list[np.ndarray], width: int) -> data.ClientIndex:
-    """Packs samples into a table of a given width, so that programs compile once."""
-    table, counts = data.pack(parts)
-    return data.ClientIndex(np.pad(table, ((0, 0), (0, width - table.shape[1])), "edge"), counts)
 
 
 def make_model(text: str, samples: Samples) -> Model:
@@ -259,15 +160,6 @@ def read_trace(config: Federated) -> np.ndarray | None:
         )
     there = np.array(lines) == "1"
     return there[np.arange(config.rounds) % len(there)]
-
-
-def _cut(parts: list[np.ndarray], share: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Splits each client's samples, which are in random order; both sides get some if they can."""
-    keep = [min(max(1, round((1 - share) * len(part))), max(len(part) - 1, 1)) for part in parts]
-    return (
-        [part[:n] for part, n in zip(parts, keep)],
-        [part[n:] for part, n in zip(parts, keep)],
-    )
 
 
 def _logistic(features: int, classes: int) -> Model:
