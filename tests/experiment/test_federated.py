@@ -18,9 +18,9 @@ from eejax.experiment.config import load_config
 from eejax.experiment.metrics import read_metrics
 from eejax.experiment.runs.federated import ALGORITHMS, Adversaries, Data, Federated, System
 from eejax.experiment.runs.federated.adversaries import attackers_of
+from eejax.experiment.runs.federated.curves import at_equal, first_round
 from eejax.experiment.runs.federated.lab import Cell, open_lab, start_of
 from eejax.experiment.runs.federated.layouts import drawn
-from eejax.experiment.runs.federated.report import at_equal, first_round
 from eejax.experiment.runs.federated.trainer import make_trainer
 from eejax.experiment.workdir import RunDir
 
@@ -37,7 +37,7 @@ CONFIGS = {  # What each must have found, by its tiny form.
     "async_stragglers.py": "dirichlet:0.3/fedavg@fedbuff:size=5/modelled_s",
     "own_algorithm.py": "classes:2/fedexp/accuracy",
     "robust.py": "dirichlet:0.5/fedavg@krum/accuracy",
-    "niid_bench.py": "classes:2/scaffold:lr=0.1/accuracy",
+    "niid_bench.py": "classes:2/scaffold/accuracy",
     "gossip.py": "dirichlet:0.5/fedavg@gossip:graph=ring/accuracy",
     "private.py": "iid/fedavg@poisson:size=4,bound=1,noise=1,delta=1e-4/epsilon",
     "data_sharing.py": "classes:1/fedavg@flat:share=1/accuracy",

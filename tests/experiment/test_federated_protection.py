@@ -148,7 +148,8 @@ def test_a_private_and_masked_run_tells_its_epsilon_and_goes_on(tmp_path):
     found = run(tmp_path / "whole")
     first, last = read_metrics(RunDir(tmp_path / "whole"))
     assert 0 < first["epsilon"] < last["epsilon"] == found[f"iid/{method}/epsilon"]
-    assert "epsilon" in (tmp_path / "whole" / "report.html").read_text()
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert "by poisson, 2 of 4 clients; neighbours add or remove one; delta 1e-05" in page
 
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     for name in ("summary.json", "report.html", "checkpoints/00000002"):

@@ -187,10 +187,14 @@ def test_too_few_devices_say_what_to_do():
     ensure_devices(jax.device_count())
 
 
-@pytest.mark.parametrize(("given", "devices", "threads"), [(None, 1, None), (None, 900, "1800"),
-                                                           ("3", 900, "3")])  # fmt: skip
-def test_there_are_more_threads_than_devices(monkeypatch, given, devices, threads):
+@pytest.mark.parametrize(
+    ("given", "cores", "devices", "threads"),
+    [(None, 2, 1, None), (None, 2, 2, None), (None, 2, 8, "16"), (None, 1, 2, "4"),
+     ("3", 2, 900, "3")],
+)  # fmt: skip
+def test_more_devices_than_cores_have_more_threads(monkeypatch, given, cores, devices, threads):
     monkeypatch.setattr(os, "environ", {} if given is None else {"NPROC": given})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
     spare_threads(devices)
     assert os.environ.get("NPROC") == threads
 

@@ -52,27 +52,46 @@ def private_of(config: Federated, method: Method, counts: np.ndarray) -> Private
       ValueError: cohorts of one size have clients without samples, who cannot be told from others.
       ModuleNotFoundError: dp-accounting is not installed.
     """
-    settings, clients = method.settings, int((counts > 0).sum())
+    settings = method.settings
     if not settings.get("bound"):
         return None
-    size = settings.get("size", len(counts))
-    if method.engine == "sampled" and size < len(counts):
-        if clients < len(counts):
-            raise ValueError(
-                f"methods: {method.text!r}: bound needs a poisson engine, or samples for every "
-                f"client; {len(counts) - clients} have none"
-            )
-        how = protect.sampling(
-            "fixed size without replacement", "replace one", clients=clients, cohort=size
-        )
-    else:
-        how = protect.sampling(
-            "poisson", "add or remove one", clients=clients, cohort=clients * size / len(counts)
-        )
-    noise = settings["noise"]
+    how, noise = _sampling_of(method, counts), settings["noise"]
     if settings["epsilon"]:
         noise = protect.calibrate(how, config.rounds, settings["epsilon"], settings["delta"])
     return Private(how, noise, settings["bound"], settings["delta"])
+
+
+def statement_of(method: Method, counts: np.ndarray) -> str:
+    """States what the epsilon of a private method is about.
+
+    Args:
+      method: what trains.
+      counts: samples of each client.
+
+    Returns:
+      Sampler, neighbouring relation and delta.
+    """
+    how = _sampling_of(method, counts)
+    return (
+        f"cohorts by {how.sampler}, {how.cohort:g} of {how.clients} clients; neighbours "
+        f"{how.relation}; delta {method.settings['delta']:g}"
+    )
+
+
+def _sampling_of(method: Method, counts: np.ndarray) -> Sampling:
+    clients, size = int((counts > 0).sum()), method.settings.get("size", len(counts))
+    if method.engine != "sampled" or size == len(counts):
+        return protect.sampling(
+            "poisson", "add or remove one", clients=clients, cohort=clients * size / len(counts)
+        )
+    if clients < len(counts):
+        raise ValueError(
+            f"methods: {method.text!r}: bound needs a poisson engine, or samples for every "
+            f"client; {len(counts) - clients} have none"
+        )
+    return protect.sampling(
+        "fixed size without replacement", "replace one", clients=clients, cohort=size
+    )
 
 
 def made_of(lab: Any, start: Any, lr: Any, key: jax.Array) -> Any:

@@ -8,84 +8,18 @@ from eejax import data, tiers
 from eejax.experiment.figures import Bars, Lines
 from eejax.experiment.report import Report, Section
 from eejax.experiment.runs.federated.config import Federated
+from eejax.experiment.runs.federated.curves import COSTS, at_equal, curves_of, first_round, last
 from eejax.experiment.runs.federated.lab import Lab
 from eejax.experiment.runs.federated.methods import Shared
+from eejax.experiment.runs.federated.protection import statement_of
 from eejax.experiment.tables import Table, si
 
-COSTS = (("modelled_s", "s"), ("modelled_j", "J"), ("bytes", "B"), ("top_bytes", "B"))
 AXES = {
     "modelled_s": "modelled time",
     "modelled_j": "energy of end devices and links",
     "bytes": "bytes on all links",
     "top_bytes": "bytes to and from the top tier",
 }
-
-Curves = dict[str, list[dict[str, Any]]]
-
-
-def curves_of(results: dict[str, Any], config: Federated, partition: str, text: str) -> list[list]:
-    """Finds the curves of a method on a partition, one for each seed."""
-    return [results["curves"][f"{partition}/{text}/seed{seed}"] for seed in config.seeds]
-
-
-def last(curves: list[list], name: str = "accuracy") -> list[float]:
-    """Reads the last measurement of every curve."""
-    return [curve[-1][name] for curve in curves]
-
-
-def first_round(curve: list[dict[str, Any]], target: float) -> int | None:
-    """Finds the first measured round that reached an accuracy."""
-    return next((row["round"] for row in curve if row["accuracy"] >= target), None)
-
-
-def at_equal(all_curves: list[list[list]], name: str) -> tuple[float, list[list[float | None]]]:
-    """Reads accuracies where all methods have spent as much.
-
-    Args:
-      all_curves: of each method, one curve a seed.
-      name: the cost.
-
-    Returns:
-      The largest cost that every training reached, and the last accuracy that each measured before;
-      None where it had measured nothing yet.
-    """
-    limit = min(min(last(curves, name)) for curves in all_curves)
-
-    def before(curve):
-        rows = [row["accuracy"] for row in curve if row[name] <= limit * (1 + 1e-9)]
-        return rows[-1] if rows else None
-
-    return limit, [[before(curve) for curve in curves] for curves in all_curves]
-
-
-def summarise(config: Federated, results: dict[str, Any]) -> dict[str, Any]:
-    """Flattens results into what ``summary.json`` holds.
-
-    Args:
-      config: the fields.
-      results: of all steps.
-
-    Returns:
-      ``{"dirichlet:0.5/fedavg/accuracy": 0.95, ...}``: means over the seeds, and their lowest and
-      highest.
-    """
-    flat = {}
-    for partition in config.data.partitions:
-        for text in config.methods:
-            curves, name = curves_of(results, config, partition, text), f"{partition}/{text}"
-            accuracy = last(curves)
-            flat[f"{name}/accuracy"] = float(np.mean(accuracy))
-            flat[f"{name}/accuracy_lowest"] = min(accuracy)
-            flat[f"{name}/accuracy_highest"] = max(accuracy)
-            reached = [first_round(curve, config.target) for curve in curves]
-            flat[f"{name}/rounds_to_target"] = None if None in reached else max(reached)
-            for cost, _ in COSTS:
-                flat[f"{name}/{cost}"] = float(np.mean(last(curves, cost)))
-            if "epsilon" in curves[0][-1]:
-                flat[f"{name}/epsilon"] = max(last(curves, "epsilon"))
-            if f"{partition}/{text}" in results.get("rates", {}):
-                flat[f"{name}/rate"] = results["rates"][name]["chosen"]
-    return flat
 
 
 def make_report(lab: Lab, results: dict[str, Any], ledger: tiers.Ledger) -> Report:
@@ -211,7 +145,8 @@ def _partition(lab: Lab, results: dict[str, Any], partition: str) -> Section:
     columns += ["learning rate"] if config.rates else []
     best = int(np.argmax([np.mean(last(curves[text])) for text in methods]))
     tables = [Table(
-        f"At the end, on {partition}. {_how_tested(config)} {_how_tuned(config)}",
+        f"At the end, on {partition}. {_how_tested(config)} {_how_tuned(config)}"
+        f"{_how_private(lab, partition) if private else ''}",
         columns, rows, best if len(methods) > 1 else None,
     )]  # fmt: skip
     if len(methods) > 1:
@@ -238,6 +173,15 @@ def _partition(lab: Lab, results: dict[str, Any], partition: str) -> Section:
         if any(last(found, axis[0])[0] for found in curves.values())
     ]
     return Section(f"Partition {partition}", "", tuple(tables), tuple(figures))
+
+
+def _how_private(lab: Lab, partition: str) -> str:
+    counts = lab.splits[partition, lab.config.seeds[0], False].train.counts
+    said = {statement_of(m, counts): None for m in lab.methods if m.settings.get("bound")}
+    return (
+        f" Epsilon ({', or '.join(said)}) is spent by the model; losses and accuracies of this run "
+        "are not private."
+    )
 
 
 def _epsilon(curves: list[list]) -> str | None:

@@ -9,9 +9,10 @@ from eejax import tiers, trees
 from eejax.experiment.context import Context
 from eejax.experiment.report import print_report, save_report
 from eejax.experiment.runs.federated.config import Federated
+from eejax.experiment.runs.federated.curves import summarise
 from eejax.experiment.runs.federated.lab import Cell, Lab, open_lab
 from eejax.experiment.runs.federated.methods import ALGORITHMS, Algorithm
-from eejax.experiment.runs.federated.report import make_report, summarise
+from eejax.experiment.runs.federated.report import make_report
 from eejax.experiment.runs.federated.trainer import Trainer, make_trainer
 from eejax.experiment.steps import RunState, Step, run_steps
 from eejax.experiment.tables import si
