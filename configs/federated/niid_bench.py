@@ -7,7 +7,7 @@ As in NIID-Bench, ten clients hold all 60,000 images, and all take part in every
 local epochs over batches of 64, by SGD of learning rate 0.01 and momentum 0.9, and train LeNet. The
 published numbers are those of Flower's baseline `niid_bench`: the best of 50 rounds, as means of
 three seeds. Ours are those *after the fifth round*, of one seed: a round takes about half a minute
-on one core, so five of the twelve trainings half an hour, and 50 five.
+on one core, so twelve trainings of 5 rounds take half an hour, and of 50 would take five hours.
 
 Accuracy in % on the test split, ours after 5 rounds (published, best of 50):
 
