@@ -115,7 +115,7 @@ def test_comparison_tunes_every_method_alike(tmp_path):
      "fedavg@sampled:size=2,secure=1"],
 )  # fmt: skip
 def test_every_engine_trains_and_may_be_cut(text):
-    trainer, _ = trainer_of(text, model="logistic")
+    trainer, _ = trainer_of(text)
     whole, loss, accuracy = trained(trainer, 2)
     state, _ = trainer.advance(0.1, trainer.first(), 1)
     state, again = trainer.advance(0.1, state, 1)

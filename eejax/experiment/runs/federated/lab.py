@@ -220,7 +220,7 @@ def _arrays(lab: Lab, cell: Cell) -> dict[str, np.ndarray]:
 
 
 def _work_of_step(lab: Lab, algorithm: Any, params: PyTree) -> tiers.Work:
-    """Asks what a local update of one step costs; loops count once however often they run."""
+    """Asks what a local update of one step costs."""
     batches = {
         name: jax.ShapeDtypeStruct((1, lab.config.batch, *x.shape[1:]), x.dtype)
         for name, x in lab.samples.arrays.items()

@@ -178,9 +178,10 @@ def _partition(lab: Lab, results: dict[str, Any], partition: str) -> Section:
 def _how_private(lab: Lab, partition: str) -> str:
     counts = lab.splits[partition, lab.config.seeds[0], False].train.counts
     said = {statement_of(m, counts): None for m in lab.methods if m.settings.get("bound")}
+    trials = ", and the trials of learning rates are not counted" if lab.config.rates else ""
     return (
         f" Epsilon ({', or '.join(said)}) is spent by the model; losses and accuracies of this run "
-        "are not private."
+        f"are not private{trials}."
     )
 
 
