@@ -96,8 +96,8 @@ def _im2col(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> 
         patches = jnp.concatenate(patches, axis=-1).reshape(-1, kh * kw * channels)
         return jnp.inner(patches, across).reshape(-1, rows, columns, features)
 
-    # Behind the barrier XLA keeps the product of the kernel's gradient this way round: on CPU 10 to
-    # 16 % less time for a training step of three small networks.
+    # Behind the barrier XLA keeps the product of the kernel's gradient this way round: on CPU 3 to
+    # 16 % less time for a training step of small networks.
     across = jax.lax.optimization_barrier(kernel.reshape(-1, features).T)
     images = _images_at_once(batch, rows * columns * kh * kw * channels * x.dtype.itemsize)
     if images == batch:

@@ -211,6 +211,9 @@ def test_shared_samples_reach_every_client_and_are_paid():
     assert other.split.train.counts.sum() == 64
     more = trainer.bill.nbytes() - plain.bill.nbytes()
     assert more.tolist() == [2 * 4 * 8 * 65] * 3
+    lossy = replace(SMALL, data=data, system=System(dropout=0.2))
+    bills = [trainer_of(text, lossy)[0].bill for text in ("fedavg@flat:share=0.5", "fedavg")]
+    assert (bills[0].nbytes() - bills[1].nbytes()).tolist() == more.tolist()
 
 
 def test_who_resists_an_attack_and_who_does_not():

@@ -106,12 +106,14 @@ def attack_of(config: Federated, seed: int) -> Adversaries | None:
     return Adversaries(attack, attackers_of(config, seed))
 
 
-def labels_of(config: Federated, split: Any, labels: np.ndarray, classes: int, seed: int):
+def labels_of(
+    config: Federated, split: Any, labels: np.ndarray, classes: int, seed: int
+) -> np.ndarray:
     """Flips the labels of the samples that attackers train on, where the config says so.
 
     Args:
       config: the fields.
-      split: who trains on what, a `setting.Split`.
+      split: who trains on what, a `samples.Split`.
       labels: of all samples, int32 ``[n]``.
       classes: how many.
       seed: of the training.
@@ -124,7 +126,8 @@ def labels_of(config: Federated, split: Any, labels: np.ndarray, classes: int, s
     table, counts = split.train
     mine = np.arange(table.shape[1]) < counts[:, None]
     mine &= attackers_of(config, seed)[:, None]
-    flipped = np.asarray(attacks.label_flip(labels[table], np.ones(len(table), bool), classes))
     labels = labels.copy()
-    labels[table[mine]] = flipped[mine]
+    labels[table[mine]] = attacks.label_flip(
+        labels[table[mine]], np.ones(mine.sum(), bool), classes
+    )
     return labels

@@ -166,7 +166,7 @@ def with_samples(bill: Bill, start: Any, shared: int, samples: Any) -> Bill:
       bill: of the rounds.
       start: what the training starts from.
       shared: how many samples each client gets.
-      samples: all samples, a `setting.Samples`.
+      samples: all samples, a `samples.Samples`.
 
     Returns:
       The bill; the same if nothing is shared.

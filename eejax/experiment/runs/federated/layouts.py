@@ -65,7 +65,9 @@ def layout_of(lab: Lab, start: Start) -> Layout:
         "semi": _semi, "sampled": _sampled, "poisson": _poisson, "hierarchical": _hierarchical,
         "gossip": _gossip, "central": _central,
     }.get(engine, _flat)  # fmt: skip
-    return make(lab, start)
+    layout, share = make(lab, start), start.cell.method.settings.get("share", 0)
+    shared = round(share * len(start.split.shared))
+    return layout._replace(bill=bills.with_samples(layout.bill, start, shared, lab.samples))
 
 
 def _flat(lab: Lab, start: Start) -> Layout:
@@ -90,8 +92,6 @@ def _flat(lab: Lab, start: Start) -> Layout:
         )  # fmt: skip
 
     price = bills.in_rounds(start, rounds.seconds, everyone, everyone)
-    share = start.cell.method.settings.get("share", 0)
-    price = bills.with_samples(price, start, round(share * len(start.split.shared)), lab.samples)
     return Layout(rows, mesh, federated.place, engine, price)
 
 
